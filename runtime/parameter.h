@@ -1,0 +1,29 @@
+/* A network's weight as the runtime sees it: a name, a shape, a way to read its values, and the forms
+ * into which it has been packed for the kernels, each made once and shared by every tape. The file
+ * behind `read` may be dropped from memory once everything is packed. */
+#ifndef RUNTIME_PARAMETER_H
+#define RUNTIME_PARAMETER_H
+
+#include "kernels/kernels.h"
+#include "runtime/status.h"
+
+struct parameter {
+    char name[192];
+    int64_t shape[4]; /* {O,I,kh,kw} of a convolution; a vector {1,1,1,C}; a codebook {1,1,n,d} */
+    /* Writes the values, row-major in that shape (rows of the checkpoint tensor in its own order).
+     * NULL: no values (planning only). */
+    void (*read)(const struct parameter *parameter, float *values);
+    const void *source; /* read's context, owned by the model */
+    void *packed[WEIGHT_FORM_COUNT];
+    size_t packed_bytes[WEIGHT_FORM_COUNT];
+};
+
+/* Makes `form` (in `real` where the form is WEIGHT_PLAIN) if it is not there yet. */
+int parameter_pack(struct parameter *parameter, const struct kernels *kernels,
+                   enum element_type real, enum weight_form form, int threads,
+                   struct status *status);
+size_t parameter_form_bytes(const struct parameter *parameter, const struct kernels *kernels,
+                            enum element_type real, enum weight_form form);
+void parameter_release(struct parameter *parameter);
+
+#endif
