@@ -30,7 +30,7 @@ CPU_OBJECTS := $(foreach isa,$(ISAS),$(CPU_SOURCES:%.c=$(BUILD)/%.$(isa).o))
 WIDE_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(CPU_SOURCES:%.c=$(BUILD)/%.wide.o))
 PLAIN_SOURCES := $(wildcard kernels/plain/*.c)
 PLAIN_OBJECTS := $(PLAIN_SOURCES:%.c=$(BUILD)/%.f32.o) $(PLAIN_SOURCES:%.c=$(BUILD)/%.f64.o)
-LIBRARY := $(BUILD)/libresample.a
+LIBRARY := $(LIBRARY_OBJECTS) $(CPU_OBJECTS) $(PLAIN_OBJECTS)
 
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
@@ -44,10 +44,6 @@ all: $(BUILD)/resample
 
 $(BUILD)/resample: $(TOOL_OBJECTS) $(LIBRARY)
 	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
-
-$(LIBRARY): $(LIBRARY_OBJECTS) $(CPU_OBJECTS) $(PLAIN_OBJECTS)
-	@rm -f $@
-	ar rcs $@ $^
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
