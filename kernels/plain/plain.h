@@ -9,4 +9,14 @@
 #define PLAIN(name)               PLAIN_JOIN(name, REAL_SUFFIX)
 typedef REAL real;
 
+static inline const real *input_data(const struct kernel_call *call, int i)
+{
+    return call->input[i].data;
+}
+
+static inline real *output_data(const struct kernel_call *call, int i)
+{
+    return call->output[i].data;
+}
+
 #endif
