@@ -1,6 +1,6 @@
 /* Float arrays in files: NPY 1.0-3.0 (little-endian f4 or f8, C or Fortran order), and pictures
- * (PNG, JPEG; 8 or 16 bit) as arrays in [-1,1], [1,C,H,W]. Every file is treated as hostile. Writers go to
- * a temporary name and rename. */
+ * (PNG, JPEG; 8 or 16 bit) as arrays in [-1,1], [1,C,H,W]. Every file is treated as hostile.
+ * Writers go to a temporary name and rename. */
 #ifndef RUNTIME_ARRAY_H
 #define RUNTIME_ARRAY_H
 
@@ -24,10 +24,12 @@ int npy_write(const char *path, const float *values, int rank, const int64_t *sh
 /* Picture by content; channels 1 (luma: PIL's "L", ITU-R 601) or 3, or 0: as in the file (alpha is
  * dropped, palettes expanded). [1,C,H,W]. */
 int image_read(struct array *array, const char *path, int channels, struct status *status);
-/* .npy or picture, by content; an image has to come out as [N,C,H,W] (rank 2 and 3 get leading 1s). */
+/* .npy or picture, by content; an image has to come out as [N,C,H,W] (rank 2 and 3 get leading 1s).
+ */
 int array_read_image(struct array *array, const char *path, int channels, struct status *status);
 bool path_is_image(const char *path); /* .png, .jpg, .jpeg by name, any case */
-/* [C,H,W] in [-1,1], C 1 or 3, clipped, to 8-bit PNG; text: NULL-terminated {key, value, ...} or NULL. */
+/* [C,H,W] in [-1,1], C 1 or 3, clipped, to 8-bit PNG; text: NULL-terminated {key, value, ...} or
+ * NULL. */
 int png_write(const char *path, const float *values, int channels, int height, int width,
               const char *const *text, struct status *status);
 /* 8-bit interleaved RGB. */

@@ -1,6 +1,6 @@
-/* A network's weight as the runtime sees it: a name, a shape, a way to read its values, and the forms
- * into which it has been packed for the kernels, each made once and shared by every tape. The file
- * behind `read` may be dropped from memory once everything is packed. */
+/* A network's weight as the runtime sees it: a name, a shape, a way to read its values, and the
+ * forms into which it has been packed for the kernels, each made once and shared by every tape. The
+ * file behind `read` may be dropped from memory once everything is packed. */
 #ifndef RUNTIME_PARAMETER_H
 #define RUNTIME_PARAMETER_H
 

@@ -5,9 +5,9 @@
  * state zeroed); then program_write / run / read any number of times without allocation.
  *
  * The arena holds the pinned state and constants, then one region that every tape reuses: as large
- * as the largest tape's plan. Values get offsets by best fit over their lifetimes; an output may take
- * its dying input's place where the kernel allows. Under a memory limit a tape that has a backward
- * part recomputes forward segments until it fits. */
+ * as the largest tape's plan. Values get offsets by best fit over their lifetimes; an output may
+ * take its dying input's place where the kernel allows. Under a memory limit a tape that has a
+ * backward part recomputes forward segments until it fits. */
 #ifndef RUNTIME_PROGRAM_H
 #define RUNTIME_PROGRAM_H
 
@@ -40,7 +40,8 @@ void program_free(struct program *program);
 const struct kernels *program_kernels(const struct program *program);
 enum element_type program_real(const struct program *program);
 
-/* State: zeroed by program_prepare, pinned. TYPE_F32 or TYPE_F64 both mean "real". Returns a slot. */
+/* State: zeroed by program_prepare, pinned. TYPE_F32 or TYPE_F64 both mean "real". Returns a slot.
+ */
 int program_state(struct program *program, const char *name, enum element_type type,
                   const int64_t shape[4]);
 /* Constants: values are copied now. _real takes doubles and stores the program's real type. */

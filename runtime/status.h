@@ -9,8 +9,8 @@
 
 enum status_code {
     STATUS_OK = 0,
-    STATUS_FAILURE = 1,      /* something broke on the way: NaN, out of memory, a write that failed */
-    STATUS_BAD_INPUT = 2,    /* the user's file, flag or value is wrong */
+    STATUS_FAILURE = 1,   /* something broke on the way: NaN, out of memory, a write that failed */
+    STATUS_BAD_INPUT = 2, /* the user's file, flag or value is wrong */
     STATUS_INTERRUPTED = 130 /* Ctrl-C */
 };
 

@@ -1,13 +1,13 @@
-/* The tape: a model is a function that records operations here; reverse mode appends each operation's
- * vector-Jacobian product as ordinary nodes; the program (program.h) plans and replays.
+/* The tape: a model is a function that records operations here; reverse mode appends each
+ * operation's vector-Jacobian product as ordinary nodes; the program (program.h) plans and replays.
  *
- * A value is an index into the tape. The first error sticks in tape->status (every later call returns
- * -1), so that a network reads as straight lines and is checked once at its end. Shapes are known
- * when recording. Nothing runs before program_prepare.
+ * A value is an index into the tape. The first error sticks in tape->status (every later call
+ * returns -1), so that a network reads as straight lines and is checked once at its end. Shapes are
+ * known when recording. Nothing runs before program_prepare.
  *
- * State (program.h) is what lives between replays; tape_state brings it in, and the nodes that write
- * it (assign, adam_step, ...) take effect in recorded order. A node whose result nobody uses and that
- * writes no state is dropped from the plan. */
+ * State (program.h) is what lives between replays; tape_state brings it in, and the nodes that
+ * write it (assign, adam_step, ...) take effect in recorded order. A node whose result nobody uses
+ * and that writes no state is dropped from the plan. */
 #ifndef RUNTIME_TAPE_H
 #define RUNTIME_TAPE_H
 
@@ -90,7 +90,8 @@ void tape_assign(struct tape *tape, value state, value v);
 
 /* Ends the enclosing loop's run here when the i32 scalar is not zero. */
 void tape_exit_if(struct tape *tape, value stop);
-/* Replays `body` (a tape of the same program, recorded before) until it exits, `limit` times at most. */
+/* Replays `body` (a tape that the same program made before this one) until it exits, `limit` times
+ * at most. */
 void tape_while(struct tape *tape, struct tape *body, int64_t limit);
 
 /* d(scalar)/d(wrt), appended to the tape: shape of wrt. Zero (a zero node) if there is no path. */

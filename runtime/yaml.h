@@ -16,10 +16,10 @@ struct yaml_node {
     enum yaml_kind kind;
     int line; /* from 1 */
     bool quoted;
-    char *text;                 /* scalar */
-    int count;                  /* sequence items, mapping pairs */
-    struct yaml_node **items;   /* sequence items, mapping values */
-    struct yaml_node **keys;    /* mapping keys (scalars) */
+    char *text;               /* scalar */
+    int count;                /* sequence items, mapping pairs */
+    struct yaml_node **items; /* sequence items, mapping values */
+    struct yaml_node **keys;  /* mapping keys (scalars) */
 };
 
 struct yaml_document {

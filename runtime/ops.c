@@ -1,0 +1,562 @@
+/* The operation table: one row per kernel (and the two loop nodes): shape rule, vector-Jacobian
+ * product, which inputs the result may overwrite, which state it writes. */
+#include "runtime/tape_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct value_info *info(const struct tape *tape, value v)
+{
+    return &tape->values[v];
+}
+
+static bool same_shape(const struct value_info *a, const struct value_info *b)
+{
+    return memcmp(a->shape, b->shape, sizeof a->shape) == 0;
+}
+
+static bool is_scalar(const struct value_info *a)
+{
+    return a->shape[0] == 1 && a->shape[1] == 1 && a->shape[2] == 1 && a->shape[3] == 1;
+}
+
+static bool is_vector(const struct value_info *a, int64_t length)
+{
+    return a->shape[0] == 1 && a->shape[1] == 1 && a->shape[2] == 1 && a->shape[3] == length;
+}
+
+static bool refuse(struct tape *tape, const struct node *node, const char *why)
+{
+    char shapes[256] = "";
+    for (int i = 0; i < op_inputs(node->op); i++) {
+        if (node->input[i] < 0)
+            continue;
+        const int64_t *s = info(tape, node->input[i])->shape;
+        size_t length = strlen(shapes);
+        snprintf(shapes + length, sizeof shapes - length, "%s[%ld,%ld,%ld,%ld]", i ? " " : "",
+                 (long)s[0], (long)s[1], (long)s[2], (long)s[3]);
+    }
+    status_set(&tape->status, STATUS_BAD_INPUT, "%s: %s: %s (inputs %s)", tape->labels[node->label],
+               op_name(node->op), why, shapes);
+    return false;
+}
+
+static void set_shape(struct value_info *output, enum element_type type, int64_t n, int64_t h,
+                      int64_t w, int64_t c)
+{
+    *output = (struct value_info){.type = type, .shape = {n, h, w, c}};
+}
+
+static enum element_type real_of(const struct tape *tape)
+{
+    return tape->program->real;
+}
+
+static void scalar_output(const struct tape *tape, struct value_info *output)
+{
+    set_shape(output, real_of(tape), 1, 1, 1, 1);
+}
+
+static bool same_as_first(struct tape *tape, struct node *node, struct value_info output[])
+{
+    output[0] = (struct value_info){.type = real_of(tape)};
+    memcpy(output[0].shape, info(tape, node->input[0])->shape, sizeof output[0].shape);
+    return true;
+}
+
+static bool shape_of_node(struct tape *tape, struct node *node, struct value_info output[])
+{
+    set_shape(output, real_of(tape), node->shape[0], node->shape[1], node->shape[2],
+              node->shape[3]);
+    return true;
+}
+
+static bool binary_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    if (node->input[1] >= 0 && !same_shape(info(tape, node->input[0]), info(tape, node->input[1])))
+        return refuse(tape, node, "the shapes differ");
+    return same_as_first(tape, node, output);
+}
+
+/* convolution */
+
+static bool conv2d_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    struct conv2d_attributes *a = &node->attributes.conv2d;
+    const struct value_info *x = info(tape, node->input[0]), *w = info(tape, node->input[1]);
+    if (w->kind != VALUE_PARAMETER)
+        return refuse(tape, node, "the weight must be a parameter");
+    if (w->shape[1] != x->shape[3] || w->shape[2] != a->kernel_height ||
+        w->shape[3] != a->kernel_width)
+        return refuse(tape, node, "the weight does not fit the input's channels");
+    int64_t rows = x->shape[1] * a->upsample + a->pad_top + a->pad_bottom - a->kernel_height;
+    int64_t columns = x->shape[2] * a->upsample + a->pad_left + a->pad_right - a->kernel_width;
+    if (rows < 0 || columns < 0)
+        return refuse(tape, node, "the picture is smaller than the kernel");
+    set_shape(output, real_of(tape), x->shape[0], rows / a->stride + 1, columns / a->stride + 1,
+              w->shape[0]);
+    if (node->input[2] >= 0 && !is_vector(info(tape, node->input[2]), w->shape[0]))
+        return refuse(tape, node, "the bias does not fit");
+    if (node->input[3] >= 0 && !same_shape(info(tape, node->input[3]), output))
+        return refuse(tape, node, "the residual does not fit");
+    a->form = tape->program->kernels->conv2d_form(a, x->shape, output->shape, false);
+    return true;
+}
+
+static void conv2d_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                       const bool *wanted, value *input_gradient)
+{
+    if (wanted[0]) {
+        struct node back = node_of(KERNEL_conv2d_backward_data, output_gradient[0], node->input[1],
+                                   NO_VALUE, NO_VALUE, NO_VALUE);
+        back.attributes = node->attributes;
+        const int64_t *x = info(tape, node->input[0])->shape;
+        memcpy(back.shape, x, sizeof back.shape);
+        back.attributes.conv2d.form = tape->program->kernels->conv2d_form(
+            &node->attributes.conv2d, x, info(tape, node->output[0])->shape, true);
+        input_gradient[0] = tape_append(tape, &back);
+    }
+    if (wanted[3])
+        input_gradient[3] = output_gradient[0];
+}
+
+static bool conv2d_backward_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    return shape_of_node(tape, node, output);
+}
+
+/* normalisation, attention, activation */
+
+static bool group_norm_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const struct value_info *x = info(tape, node->input[0]);
+    int groups = node->attributes.group_norm.groups;
+    if (groups < 1 || x->shape[3] % groups || !is_vector(info(tape, node->input[1]), x->shape[3]) ||
+        !is_vector(info(tape, node->input[2]), x->shape[3]))
+        return refuse(tape, node, "the groups or the affine do not fit the channels");
+    set_shape(&output[1], real_of(tape), x->shape[0], 1, groups, 2);
+    return same_as_first(tape, node, output);
+}
+
+static void group_norm_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                           const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node back = node_of(KERNEL_group_norm_backward, output_gradient[0], node->input[0],
+                               node->input[1], node->input[2], node->output[1]);
+    back.attributes = node->attributes;
+    input_gradient[0] = tape_append(tape, &back);
+}
+
+static bool attention_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const struct value_info *x = info(tape, node->input[0]);
+    int heads = node->attributes.attention.heads;
+    if (heads < 1 || x->shape[3] % (3 * (int64_t)heads))
+        return refuse(tape, node, "the heads do not divide the channels");
+    set_shape(&output[0], real_of(tape), x->shape[0], x->shape[1], x->shape[2], x->shape[3] / 3);
+    set_shape(&output[1], real_of(tape), x->shape[0], heads, x->shape[1] * x->shape[2], 1);
+    return true;
+}
+
+static void attention_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                          const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node back = node_of(KERNEL_attention_backward, output_gradient[0], node->input[0],
+                               node->output[0], node->output[1], NO_VALUE);
+    back.attributes = node->attributes;
+    input_gradient[0] = tape_append(tape, &back);
+}
+
+static bool same_as_second(struct tape *tape, struct node *node, struct value_info output[])
+{
+    output[0] = (struct value_info){.type = real_of(tape)};
+    memcpy(output[0].shape, info(tape, node->input[1])->shape, sizeof output[0].shape);
+    return true;
+}
+
+static void silu_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                     const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node back = node_of(KERNEL_silu_backward, output_gradient[0], node->input[0], NO_VALUE,
+                               NO_VALUE, NO_VALUE);
+    input_gradient[0] = tape_append(tape, &back);
+}
+
+/* elementwise */
+
+static value scaled(struct tape *tape, double factor, value v)
+{
+    return factor == 1 ? v : tape_combine(tape, factor, v, 0, NO_VALUE);
+}
+
+static void combine_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                        const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = scaled(tape, node->attributes.combine.alpha, output_gradient[0]);
+    if (wanted[1])
+        input_gradient[1] = scaled(tape, node->attributes.combine.beta, output_gradient[0]);
+}
+
+static void combine_scaled_vjp(struct tape *tape, const struct node *node,
+                               const value *output_gradient, const bool *wanted,
+                               value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = output_gradient[0];
+    if (wanted[1]) {
+        value zero = tape_combine(tape, 0, output_gradient[0], 0, NO_VALUE);
+        input_gradient[1] =
+            tape_combine_scaled(tape, zero, output_gradient[0], node->input[2],
+                                node->attributes.combine.index, node->attributes.combine.beta);
+    }
+}
+
+static bool multiply_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *x = info(tape, node->input[0])->shape, *m = info(tape, node->input[1])->shape;
+    if (m[0] != 1 || m[1] != x[1] || m[2] != x[2] || (m[3] != 1 && m[3] != x[3]))
+        return refuse(tape, node, "the mask does not fit the picture");
+    return same_as_first(tape, node, output);
+}
+
+static void multiply_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                         const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = tape_multiply(tape, output_gradient[0], node->input[1]);
+    if (wanted[1])
+        status_set(&tape->status, STATUS_FAILURE, "multiply: no gradient goes to the mask");
+}
+
+static bool add_channel_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *x = info(tape, node->input[0])->shape, *b = info(tape, node->input[1])->shape;
+    if (b[0] != x[0] || b[1] != 1 || b[2] != 1 || b[3] != x[3])
+        return refuse(tape, node, "the shapes do not fit");
+    return same_as_first(tape, node, output);
+}
+
+static void add_channel_vjp(struct tape *tape, const struct node *node,
+                            const value *output_gradient, const bool *wanted, value *input_gradient)
+{
+    (void)node;
+    if (wanted[0])
+        input_gradient[0] = output_gradient[0];
+    if (wanted[1]) {
+        struct node sum =
+            node_of(KERNEL_sum_spatial, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+        input_gradient[1] = tape_append(tape, &sum);
+    }
+}
+
+static bool sum_spatial_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *x = info(tape, node->input[0])->shape;
+    set_shape(output, real_of(tape), x[0], 1, 1, x[3]);
+    return true;
+}
+
+static void sum_spatial_vjp(struct tape *tape, const struct node *node,
+                            const value *output_gradient, const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    value zero = tape_combine(tape, 0, node->input[0], 0, NO_VALUE);
+    input_gradient[0] = tape_add_channel(tape, zero, output_gradient[0]);
+}
+
+static void copy_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                     const bool *wanted, value *input_gradient)
+{
+    (void)tape, (void)node;
+    if (wanted[0])
+        input_gradient[0] = output_gradient[0];
+}
+
+/* channels */
+
+static bool concat_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *a = info(tape, node->input[0])->shape, *b = info(tape, node->input[1])->shape;
+    if (memcmp(a, b, 3 * sizeof *a) != 0)
+        return refuse(tape, node, "the pictures differ in size");
+    set_shape(output, real_of(tape), a[0], a[1], a[2], a[3] + b[3]);
+    return true;
+}
+
+static void concat_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                       const bool *wanted, value *input_gradient)
+{
+    int64_t first = info(tape, node->input[0])->shape[3];
+    int64_t second = info(tape, node->input[1])->shape[3];
+    if (wanted[0])
+        input_gradient[0] = tape_slice_channels(tape, output_gradient[0], 0, first);
+    if (wanted[1])
+        input_gradient[1] = tape_slice_channels(tape, output_gradient[0], first, second);
+}
+
+static bool slice_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *x = info(tape, node->input[0])->shape;
+    int64_t start = node->attributes.channels.start, count = node->attributes.channels.count;
+    if (start < 0 || count < 1 || start + count > x[3])
+        return refuse(tape, node, "the range exceeds the channels");
+    node->attributes.channels.total = x[3];
+    set_shape(output, real_of(tape), x[0], x[1], x[2], count);
+    return true;
+}
+
+static void slice_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                      const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node pad =
+        node_of(KERNEL_pad_channels, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    pad.attributes = node->attributes;
+    input_gradient[0] = tape_append(tape, &pad);
+}
+
+static bool pad_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *x = info(tape, node->input[0])->shape;
+    set_shape(output, real_of(tape), x[0], x[1], x[2], node->attributes.channels.total);
+    return true;
+}
+
+static void pad_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                    const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] =
+            tape_slice_channels(tape, output_gradient[0], node->attributes.channels.start,
+                                node->attributes.channels.count);
+}
+
+static bool embedding_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *t = info(tape, node->input[0])->shape;
+    if (t[1] != 1 || t[2] != 1 || t[3] != 1)
+        return refuse(tape, node, "one time per picture is wanted");
+    return shape_of_node(tape, node, output);
+}
+
+/* quantiser and reductions */
+
+static bool quantize_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *z = info(tape, node->input[0])->shape, *e = info(tape, node->input[1])->shape;
+    if (e[3] != z[3])
+        return refuse(tape, node, "the codes have another width than the latent");
+    set_shape(&output[1], TYPE_I32, z[0], z[1], z[2], 1);
+    return same_as_first(tape, node, output);
+}
+
+static bool mse_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    if (!binary_infer(tape, node, output))
+        return false;
+    scalar_output(tape, output);
+    return true;
+}
+
+static void mse_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                    const bool *wanted, value *input_gradient)
+{
+    for (int i = 0; i < 2; i++) {
+        if (!wanted[i])
+            continue;
+        struct node back = node_of(KERNEL_mean_squared_error_backward, output_gradient[0],
+                                   node->input[i], node->input[1 - i], NO_VALUE, NO_VALUE);
+        input_gradient[i] = tape_append(tape, &back);
+    }
+}
+
+static bool l2_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)node;
+    scalar_output(tape, output);
+    return true;
+}
+
+static void l2_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                   const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node back = node_of(KERNEL_l2_norm_backward, output_gradient[0], node->input[0],
+                               node->output[0], NO_VALUE, NO_VALUE);
+    input_gradient[0] = tape_append(tape, &back);
+}
+
+/* sampler */
+
+static bool adam_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)output;
+    for (int i = 1; i < 4; i++)
+        if (!same_shape(info(tape, node->input[0]), info(tape, node->input[i])))
+            return refuse(tape, node, "the shapes differ");
+    return is_scalar(info(tape, node->input[4])) || refuse(tape, node, "step is not a scalar");
+}
+
+static bool ddim_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const struct value_info *x = info(tape, node->input[0]);
+    if (!same_shape(x, info(tape, node->input[1])) ||
+        (node->input[2] >= 0 && !same_shape(x, info(tape, node->input[2]))))
+        return refuse(tape, node, "the shapes differ");
+    for (int k = 0; k < 3; k++)
+        same_as_first(tape, node, &output[k]);
+    return true;
+}
+
+static bool resample_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    for (int i = 1; i < 3; i++)
+        if (!same_shape(info(tape, node->input[0]), info(tape, node->input[i])))
+            return refuse(tape, node, "the shapes differ");
+    return same_as_first(tape, node, output);
+}
+
+static bool stop_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)node;
+    (void)tape;
+    set_shape(output, TYPE_I32, 1, 1, 1, 1);
+    return true;
+}
+
+static bool keep_best_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)output;
+    if (!same_shape(info(tape, node->input[1]), info(tape, node->input[3])))
+        return refuse(tape, node, "the shapes differ");
+    return true;
+}
+
+/* operators */
+
+static bool axis_filter_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    int axis = node->attributes.axis_filter.axis;
+    same_as_first(tape, node, output);
+    if (output->shape[axis] != node->table.input_length)
+        return refuse(tape, node, "the table is for another length");
+    output->shape[axis] = node->attributes.axis_filter.length;
+    return true;
+}
+
+static void axis_filter_vjp(struct tape *tape, const struct node *node,
+                            const value *output_gradient, const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = tape_axis_filter_adjoint(tape, output_gradient[0], &node->table);
+}
+
+static void tap_filter_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                           const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] =
+            tape_tap_filter_adjoint(tape, output_gradient[0], node->input[1], node->input[2]);
+}
+
+static void tap_filter_adjoint_vjp(struct tape *tape, const struct node *node,
+                                   const value *output_gradient, const bool *wanted,
+                                   value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] =
+            tape_tap_filter(tape, output_gradient[0], node->input[1], node->input[2]);
+}
+
+static void radon_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                      const bool *wanted, value *input_gradient)
+{
+    const int64_t *x = info(tape, node->input[0])->shape;
+    if (wanted[0])
+        input_gradient[0] =
+            tape_radon_adjoint(tape, output_gradient[0], node->input[1], x[1], x[2]);
+}
+
+static void radon_adjoint_vjp(struct tape *tape, const struct node *node,
+                              const value *output_gradient, const bool *wanted,
+                              value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = tape_radon(tape, output_gradient[0], node->input[1],
+                                       info(tape, node->input[0])->shape[2]);
+}
+
+static bool nothing_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)tape, (void)node, (void)output;
+    return true;
+}
+
+static const struct op_row rows[OP_COUNT] = {
+    [KERNEL_conv2d] = {conv2d_infer, conv2d_vjp, 1u << 3, {0}},
+    [KERNEL_conv2d_backward_data] = {conv2d_backward_infer, NULL, 0, {0}},
+    [KERNEL_group_norm] = {group_norm_infer, group_norm_vjp, 0, {0}},
+    [KERNEL_group_norm_backward] = {same_as_first, NULL, 1u << 0, {0}},
+    [KERNEL_attention] = {attention_infer, attention_vjp, 0, {0}},
+    [KERNEL_attention_backward] = {same_as_second, NULL, 0, {0}},
+    [KERNEL_silu] = {same_as_first, silu_vjp, 1u << 0, {0}},
+    [KERNEL_silu_backward] = {same_as_first, NULL, 1u << 0, {0}},
+    [KERNEL_combine] = {binary_infer, combine_vjp, 3u, {0}},
+    [KERNEL_combine_scaled] = {binary_infer, combine_scaled_vjp, 3u, {0}},
+    [KERNEL_multiply] = {multiply_infer, multiply_vjp, 1u << 0, {0}},
+    [KERNEL_add_channel] = {add_channel_infer, add_channel_vjp, 1u << 0, {0}},
+    [KERNEL_sum_spatial] = {sum_spatial_infer, sum_spatial_vjp, 0, {0}},
+    [KERNEL_concat_channels] = {concat_infer, concat_vjp, 0, {0}},
+    [KERNEL_slice_channels] = {slice_infer, slice_vjp, 0, {0}},
+    [KERNEL_pad_channels] = {pad_infer, pad_vjp, 0, {0}},
+    [KERNEL_timestep_embedding] = {embedding_infer, NULL, 0, {0}},
+    [KERNEL_vector_quantize] = {quantize_infer, copy_vjp, 0, {0}},
+    [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, 0, {0}},
+    [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, 0, {0}},
+    [KERNEL_l2_norm] = {l2_infer, l2_vjp, 0, {0}},
+    [KERNEL_l2_norm_backward] = {same_as_second, NULL, 0, {0}},
+    [KERNEL_adam_step] = {adam_infer, NULL, 0, {1, 3, 4, 5}},
+    [KERNEL_copy] = {same_as_first, copy_vjp, 0, {0}},
+    [KERNEL_philox_normal] = {shape_of_node, NULL, 0, {0, 1}},
+    [KERNEL_ddim_step] = {ddim_infer, NULL, 0, {0}},
+    [KERNEL_stochastic_resample] = {resample_infer, NULL, 0, {0}},
+    [KERNEL_stop_rule] = {stop_infer, NULL, 0, {0, 2, 3}},
+    [KERNEL_keep_best] = {keep_best_infer, NULL, 0, {3, 4}},
+    [KERNEL_axis_filter] = {axis_filter_infer, axis_filter_vjp, 0, {0}},
+    [KERNEL_tap_filter] = {same_as_first, tap_filter_vjp, 0, {0}},
+    [KERNEL_tap_filter_adjoint] = {same_as_first, tap_filter_adjoint_vjp, 0, {0}},
+    [KERNEL_radon] = {shape_of_node, radon_vjp, 0, {0}},
+    [KERNEL_radon_adjoint] = {shape_of_node, radon_adjoint_vjp, 0, {0}},
+    [OP_WHILE] = {nothing_infer, NULL, 0, {0}},
+    [OP_EXIT_IF] = {nothing_infer, NULL, 0, {0}},
+};
+
+const struct op_row *op_row(int op)
+{
+    return &rows[op];
+}
+
+const char *op_name(int op)
+{
+    return op == OP_WHILE ? "while" : op == OP_EXIT_IF ? "exit_if" : kernel_name(op);
+}
+
+int op_inputs(int op)
+{
+    return op == OP_WHILE ? 0 : op == OP_EXIT_IF ? 1 : kernel_inputs(op);
+}
+
+int op_outputs(int op)
+{
+    return op >= KERNEL_COUNT ? 0 : kernel_outputs(op);
+}

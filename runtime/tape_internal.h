@@ -1,0 +1,139 @@
+/* What a tape and a program are made of; for runtime/ only. */
+#ifndef RUNTIME_TAPE_INTERNAL_H
+#define RUNTIME_TAPE_INTERNAL_H
+
+#include "runtime/program.h"
+
+/* ops beyond the kernels */
+enum { OP_WHILE = KERNEL_COUNT, OP_EXIT_IF, OP_COUNT };
+
+struct value_info {
+    enum value_kind kind;
+    enum element_type type;
+    int64_t shape[4];
+    int slot;                    /* VALUE_STATE */
+    struct parameter *parameter; /* VALUE_PARAMETER */
+};
+
+struct node {
+    int op; /* enum kernel_id, OP_WHILE or OP_EXIT_IF */
+    value input[KERNEL_MAX_INPUTS];
+    value output[KERNEL_MAX_OUTPUTS]; /* NO_VALUE: unused; a state value: written in place */
+    union attributes attributes;
+    int label;               /* index into the tape's labels */
+    int64_t shape[4];        /* of the result, where the inputs do not imply it */
+    struct axis_table table; /* axis_filter: for its gradient */
+    struct tape *body;       /* OP_WHILE */
+    int64_t limit;
+};
+
+/* One operation's row: how it behaves on a tape. The name, the numbers of inputs and outputs and
+ * the kernel itself come from kernels.def. */
+struct op_row {
+    /* Output shapes and types from the inputs; false: sets the tape's status. */
+    bool (*infer)(struct tape *tape, struct node *node, struct value_info output[]);
+    /* Appends the gradient of each input with wanted[i], given those of the outputs (NO_VALUE where
+     * nothing flows). NULL: the operation has no gradient. */
+    void (*vjp)(struct tape *tape, const struct node *node, const value *output_gradient,
+                const bool *wanted, value *input_gradient);
+    unsigned in_place_inputs;              /* bit i: output 0 may take input i's memory */
+    int written_input[KERNEL_MAX_OUTPUTS]; /* 1 + the input that output k is, or 0 */
+};
+
+const struct op_row *op_row(int op);
+const char *op_name(int op);
+int op_inputs(int op);
+int op_outputs(int op);
+
+/* An interval of replay positions that needs bytes of the shared region. */
+struct block {
+    int first, last;
+    size_t bytes, offset;
+};
+
+struct plan {
+    struct node *nodes; /* what replay runs, in order: dead nodes dropped, recomputed ones added */
+    int node_count;
+    int *value_block; /* per value: index of its block, or -1 */
+    int *node_block;  /* per node: workspace (a loop's region), or -1 */
+    struct block *blocks;
+    int block_count;
+    size_t region_bytes;             /* all of it */
+    size_t region_without_workspace; /* values alone */
+    size_t peak_live_bytes;
+    int recomputed;
+};
+
+struct tape {
+    struct program *program;
+    char name[64];
+    struct status status;
+    struct value_info *values;
+    int value_count, value_capacity,
+        recorded_values; /* the planner adds values of recomputed nodes */
+    struct node *nodes;
+    int node_count, node_capacity;
+    int gradient_begin; /* first node that a gradient appended, or -1 */
+    char (*labels)[96];
+    int label_count, label_capacity;
+    struct plan plan;
+    int64_t iterations; /* of the last loop over this body */
+};
+
+struct slot {
+    char name[48];
+    enum element_type type;
+    int64_t shape[4];
+    void *initial; /* constants */
+    size_t bytes, offset;
+};
+
+struct profile_row {
+    char key[160];
+    double seconds;
+    int64_t calls;
+};
+
+struct program {
+    const struct kernels *kernels;
+    enum element_type real;
+    int threads;
+    struct slot *slots;
+    int slot_count, slot_capacity;
+    struct tape **tapes;
+    int tape_count, tape_capacity;
+    size_t pinned_bytes, weights_bytes, region_bytes;
+    int largest; /* the tape whose region is region_bytes */
+    unsigned char *arena;
+    size_t arena_bytes;
+    bool failed; /* no memory while declaring */
+    bool profiling;
+    struct profile_row *profile;
+    int profile_count, profile_capacity;
+};
+
+/* Appends a node with these inputs; returns its first output. */
+value tape_append(struct tape *tape, struct node *node);
+value tape_add_value(struct tape *tape, const struct value_info *info);
+struct node node_of(int op, value a, value b, value c, value d, value e);
+
+/* Describes a node's operands for its kernel; base: where the tape's region begins (NULL while
+ * planning: data pointers stay NULL). */
+void node_tensors(const struct tape *tape, const struct node *node, unsigned char *base,
+                  struct tensor input[], struct tensor output[]);
+
+/* Plans one tape into tape->plan; segments > 1 recomputes. */
+int plan_tape(struct tape *tape, int segments, struct status *status);
+void plan_release(struct plan *plan);
+/* Replaces plan->nodes with a list in which forward segments are computed again before their
+ * backward part. Returns false where it changes nothing. */
+bool plan_recompute(struct tape *tape, int segments, struct node **nodes, int *count);
+/* Offsets for blocks whose lifetimes overlap; returns the region's bytes. */
+size_t plan_offsets(struct block *blocks, int count);
+
+size_t round_up(size_t bytes, size_t unit);
+size_t value_bytes(const struct value_info *info);
+/* Makes room for one more item in a growing array; false without memory. */
+bool array_grow(void *array, int *capacity, int count, size_t item_bytes);
+
+#endif
