@@ -3,6 +3,7 @@
 # BUILD=DIR puts the objects elsewhere; SANITIZE=1 builds with ASan and UBSan.
 
 CC ?= gcc
+QUIET := $(if $(V),,@)
 BUILD ?= $(if $(SANITIZE),build/asan,build)
 MACHINE := $(shell uname -m)
 
@@ -43,30 +44,30 @@ all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: not in this version"
 
 $(BUILD)/resample: $(TOOL_OBJECTS) $(LIBRARY)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(BUILD)/%.o: %.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
+	@mkdir -p $(@D) && echo "  CC  $@"
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 define isa_rule
 $(BUILD)/kernels/cpu/%.$(1).o: kernels/cpu/%.c
-	@mkdir -p $$(@D)
-	$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(KERNEL_OPTIMIZE) $$(FLAGS_$(1)) -DISA=$(1) -DISA_$(1) -MMD -MP -c $$< -o $$@
+	@mkdir -p $$(@D) && echo "  CC  $$@"
+	$$(QUIET)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(KERNEL_OPTIMIZE) $$(FLAGS_$(1)) -DISA=$(1) -DISA_$(1) -MMD -MP -c $$< -o $$@
 endef
 $(foreach isa,$(ISAS) wide,$(eval $(call isa_rule,$(isa))))
 
 $(BUILD)/kernels/plain/%.f32.o: kernels/plain/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DREAL=float -DREAL_SUFFIX=f32 -MMD -MP -c $< -o $@
+	@mkdir -p $(@D) && echo "  CC  $@"
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -DREAL=float -DREAL_SUFFIX=f32 -MMD -MP -c $< -o $@
 $(BUILD)/kernels/plain/%.f64.o: kernels/plain/%.c
-	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(CFLAGS) -DREAL=double -DREAL_SUFFIX=f64 -MMD -MP -c $< -o $@
+	@mkdir -p $(@D) && echo "  CC  $@"
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -DREAL=double -DREAL_SUFFIX=f64 -MMD -MP -c $< -o $@
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(WIDE_OBJECTS) $(LIBRARY)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
-	$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 tests: all $(TESTS)
 test:
@@ -86,6 +87,7 @@ help:
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"
+	@echo "V=1 shows the commands; CC=clang and BUILD=DIR are yours to set"
 
 .PRECIOUS: $(BUILD)/%.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

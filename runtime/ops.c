@@ -272,8 +272,9 @@ static void sum_spatial_vjp(struct tape *tape, const struct node *node,
     input_gradient[0] = tape_add_channel(tape, zero, output_gradient[0]);
 }
 
-static void copy_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
-                     const bool *wanted, value *input_gradient)
+static void straight_through_vjp(struct tape *tape, const struct node *node,
+                                 const value *output_gradient, const bool *wanted,
+                                 value *input_gradient)
 {
     (void)tape, (void)node;
     if (wanted[0])
@@ -520,13 +521,13 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_slice_channels] = {slice_infer, slice_vjp, 0, {0}},
     [KERNEL_pad_channels] = {pad_infer, pad_vjp, 0, {0}},
     [KERNEL_timestep_embedding] = {embedding_infer, NULL, 0, {0}},
-    [KERNEL_vector_quantize] = {quantize_infer, copy_vjp, 0, {0}},
+    [KERNEL_vector_quantize] = {quantize_infer, straight_through_vjp, 0, {0}},
     [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, 0, {0}},
     [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, 0, {0}},
     [KERNEL_l2_norm] = {l2_infer, l2_vjp, 0, {0}},
     [KERNEL_l2_norm_backward] = {same_as_second, NULL, 0, {0}},
     [KERNEL_adam_step] = {adam_infer, NULL, 0, {1, 3, 4, 5}},
-    [KERNEL_copy] = {same_as_first, copy_vjp, 0, {0}},
+    [KERNEL_copy] = {same_as_first, NULL, 0, {0}},
     [KERNEL_philox_normal] = {shape_of_node, NULL, 0, {0, 1}},
     [KERNEL_ddim_step] = {ddim_infer, NULL, 0, {0}},
     [KERNEL_stochastic_resample] = {resample_infer, NULL, 0, {0}},

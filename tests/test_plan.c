@@ -1,0 +1,312 @@
+/* The memory plan: on random graphs no two values that live at once share memory, every value keeps
+ * what was written to it, and the region stays close to what must be alive; recomputation under a
+ * limit and loops give the same bytes. */
+#include "runtime/tape_internal.h"
+#include "tests/support/random.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+struct visited {
+    struct block blocks[4096];
+    int count;
+};
+
+static void collect(void *context, int first, int last, size_t offset, size_t bytes)
+{
+    struct visited *visited = context;
+    assert_true(visited->count < 4096);
+    visited->blocks[visited->count++] = (struct block){first, last, bytes, offset};
+}
+
+static void check_no_overlap(const struct program *program, const struct tape *tape, uint64_t seed)
+{
+    struct visited *visited = calloc(1, sizeof *visited);
+    program_visit_plan(program, tape, collect, visited);
+    for (int i = 0; i < visited->count; i++) {
+        const struct block *a = &visited->blocks[i];
+        assert_true(a->offset + a->bytes <= tape->plan.region_bytes);
+        for (int j = i + 1; j < visited->count; j++) {
+            const struct block *b = &visited->blocks[j];
+            bool together = a->first <= b->last && b->first <= a->last;
+            bool overlap = a->offset < b->offset + b->bytes && b->offset < a->offset + a->bytes;
+            if (together && overlap)
+                fail_msg("seed %llu: two live values share bytes", (unsigned long long)seed);
+        }
+    }
+    free(visited);
+}
+
+enum { GRAPH_NODES = 60, GRAPH_CHANNELS = 5 };
+
+/* A random chain of elementwise operations on pictures of several sizes, with long-lived values,
+ * and its gradient; returns the slot of the gradient. */
+static int record_random_graph(struct program *program, struct tape *tape, uint64_t seed,
+                               int *input_slot)
+{
+    uint64_t random = seed;
+    const int64_t shape[4] = {1, 4 + random_below(&random, 8), 3, GRAPH_CHANNELS};
+    *input_slot = program_state(program, "x", TYPE_F32, shape);
+    value x = tape_state(tape, *input_slot);
+    value pool[GRAPH_NODES + 1] = {x};
+    for (int n = 1; n <= GRAPH_NODES; n++) {
+        int recent = n < 5 ? n : 5;
+        value a = pool[n - 1 - random_below(&random, recent)];
+        value b = pool[random_below(&random, 8) ? n - 1 - random_below(&random, recent)
+                                                : random_below(&random, n)];
+        switch (random_below(&random, 4)) {
+        case 0:
+            pool[n] = tape_silu(tape, a);
+            break;
+        case 1:
+            pool[n] = tape_combine(tape, 0.75, a, 0.5, b);
+            break;
+        case 2:
+            pool[n] = tape_slice_channels(tape, tape_concat_channels(tape, a, b),
+                                          random_below(&random, GRAPH_CHANNELS), GRAPH_CHANNELS);
+            break;
+        default:
+            pool[n] = tape_combine(tape, -0.5, tape_silu(tape, a), 1, NO_VALUE);
+        }
+    }
+    value loss = tape_l2_norm(tape, tape_combine(tape, 1, pool[GRAPH_NODES], 1, pool[1]));
+    value gradient = tape_gradient(tape, loss, x);
+    int slot = program_state(program, "gradient", TYPE_F32, shape);
+    tape_assign(tape, tape_state(tape, slot), gradient);
+    return slot;
+}
+
+/* Runs the seed's graph under a limit (0: none) and returns its gradient. */
+static float *run_random_graph(uint64_t seed, size_t limit, struct memory_report *report,
+                               int64_t *count)
+{
+    struct status status = {0};
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "graph");
+    int input_slot, slot = record_random_graph(program, tape, seed, &input_slot);
+    assert_int_equal(tape_status(tape)->code, STATUS_OK);
+    program_plan(program, limit, &status);
+    if (!status_ok(&status))
+        fail_msg("seed %llu: %s", (unsigned long long)seed, status.message);
+    check_no_overlap(program, tape, seed);
+    program_memory(program, report);
+    program_prepare(program, &status);
+    const int64_t *s = program_shape(program, slot);
+    *count = s[1] * s[2] * s[3];
+    float *values = malloc((size_t)*count * sizeof *values);
+    uint64_t random = seed;
+    for (int64_t i = 0; i < *count; i++)
+        values[i] = (float)random_uniform(&random);
+    program_write(program, input_slot, values);
+    /* a second replay over a dirty arena must not differ */
+    for (int replay = 0; replay < 2; replay++)
+        program_run(program, tape, NULL, &status);
+    assert_int_equal(status.code, STATUS_OK);
+    program_read(program, slot, values);
+    program_free(program);
+    return values;
+}
+
+static void random_graphs_do_not_overlap(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 100; seed++) {
+        struct memory_report report;
+        int64_t count;
+        free(run_random_graph(seed, 0, &report, &count));
+        if (report.activations_bytes + report.workspace_bytes >
+            1.25 * (double)report.peak_live_bytes)
+            fail_msg("seed %llu: region %zu, live %zu", (unsigned long long)seed,
+                     report.activations_bytes + report.workspace_bytes, report.peak_live_bytes);
+    }
+}
+
+/* A chain whose gradient keeps every step: recomputation has something to save. */
+static float *run_chain(size_t limit, struct memory_report *report)
+{
+    enum { STEPS = 40, SIZE = 16 * 16 * 4 };
+    struct status status = {0};
+    const int64_t shape[4] = {1, 16, 16, 4};
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "chain");
+    int input_slot = program_state(program, "x", TYPE_F32, shape);
+    int slot = program_state(program, "gradient", TYPE_F32, shape);
+    value x = tape_state(tape, input_slot), y = x;
+    for (int n = 0; n < STEPS; n++)
+        y = tape_combine(tape, 1.5, tape_silu(tape, y), n % 3 ? 0 : 0.25, n % 3 ? NO_VALUE : x);
+    tape_assign(tape, tape_state(tape, slot), tape_gradient(tape, tape_l2_norm(tape, y), x));
+    program_plan(program, limit, &status);
+    if (!status_ok(&status))
+        fail_msg("%s", status.message);
+    check_no_overlap(program, tape, 0);
+    program_memory(program, report);
+    program_prepare(program, &status);
+    float *values = malloc(SIZE * sizeof *values);
+    uint64_t random = 3;
+    for (int i = 0; i < SIZE; i++)
+        values[i] = (float)random_uniform(&random);
+    program_write(program, input_slot, values);
+    for (int replay = 0; replay < 2; replay++)
+        program_run(program, tape, NULL, &status);
+    program_read(program, slot, values);
+    program_free(program);
+    return values;
+}
+
+static void a_limit_recomputes_the_same_bytes(void **state)
+{
+    (void)state;
+    struct memory_report free_report, tight_report;
+    float *reference = run_chain(0, &free_report);
+    size_t limit = free_report.total_bytes * 7 / 10;
+    float *limited = run_chain(limit, &tight_report);
+    assert_true(tight_report.total_bytes <= limit);
+    assert_true(tight_report.recomputed_nodes > 0);
+    assert_memory_equal(reference, limited, 16 * 16 * 4 * sizeof *reference);
+    free(reference);
+    free(limited);
+}
+
+static void random_graphs_recompute_the_same_bytes(void **state)
+{
+    (void)state;
+    int fitted = 0;
+    for (uint64_t seed = 1; seed <= 60; seed++) {
+        struct memory_report report, tight;
+        int64_t count;
+        float *reference = run_random_graph(seed, 0, &report, &count);
+        struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+        struct tape *tape = program_tape(program, "graph");
+        int input_slot;
+        struct status status = {0};
+        record_random_graph(program, tape, seed, &input_slot);
+        size_t limit = report.total_bytes - report.activations_bytes / 8;
+        bool fits = program_plan(program, limit, &status) == STATUS_OK;
+        program_free(program);
+        if (fits) {
+            float *limited = run_random_graph(seed, limit, &tight, &count);
+            assert_true(tight.total_bytes <= limit);
+            if (memcmp(reference, limited, (size_t)count * sizeof *reference))
+                fail_msg("seed %llu: recomputation changed the gradient", (unsigned long long)seed);
+            free(limited);
+            fitted++;
+        }
+        free(reference);
+    }
+    assert_true(fitted >= 20);
+}
+
+static void too_little_memory_names_the_least(void **state)
+{
+    (void)state;
+    struct status status = {0};
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    int input_slot;
+    record_random_graph(program, program_tape(program, "graph"), 7, &input_slot);
+    assert_int_equal(program_plan(program, 1000, &status), STATUS_BAD_INPUT);
+    assert_non_null(strstr(status.message, "the least that fits is "));
+    size_t least = strtoull(strstr(status.message, "fits is ") + 8, NULL, 10);
+    struct status again = {0};
+    assert_int_equal(program_plan(program, least, &again), STATUS_OK);
+    program_free(program);
+}
+
+/* x <- x/2 until |x| < 1e-3: counts iterations, keeps other values over the loop, stops at the
+ * limit. */
+static void loops_exit_and_count(void **state)
+{
+    (void)state;
+    for (int limited = 0; limited < 2; limited++) {
+        struct status status = {0};
+        const int64_t shape[4] = {1, 1, 1, 4}, one[4] = {1, 1, 1, 1}, window[4] = {1, 1, 1, 1};
+        struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+        int x_slot = program_state(program, "x", TYPE_F32, shape);
+        int y_slot = program_state(program, "y", TYPE_F32, shape);
+        int iteration = program_state(program, "iteration", TYPE_I32, one);
+        int window_slot = program_state(program, "window", TYPE_F32, window);
+        struct tape *body = program_tape(program, "body");
+        value x = tape_state(body, x_slot);
+        value loss = tape_l2_norm(body, x);
+        tape_exit_if(body, tape_stop_rule(body, loss, tape_state(body, window_slot),
+                                          tape_state(body, iteration), 1e-3, false));
+        tape_assign(body, x, tape_combine(body, 0.5, x, 0, NO_VALUE));
+        struct tape *tape = program_tape(program, "main");
+        value start = tape_silu(tape, tape_state(tape, x_slot));
+        tape_while(tape, body, limited ? 3 : 100);
+        tape_assign(tape, tape_state(tape, y_slot), start);
+        assert_int_equal(tape_status(tape)->code, STATUS_OK);
+        program_plan(program, 0, &status);
+        program_prepare(program, &status);
+        /* the window is one entry long and starts at infinity, so that the plateau rule is quiet */
+        const float values[4] = {1, 0, 0, 0}, infinity[1] = {INFINITY};
+        program_write(program, window_slot, infinity);
+        program_write(program, x_slot, values);
+        program_run(program, tape, NULL, &status);
+        assert_int_equal(status.code, STATUS_OK);
+        float x_end[4], y_end[4];
+        program_read(program, x_slot, x_end);
+        program_read(program, y_slot, y_end);
+        assert_int_equal(program_iterations(body), limited ? 3 : 11);
+        assert_true(x_end[0] == (limited ? 0.125f : 0x1p-10f));
+        assert_true(fabsf(y_end[0] - 0.7310586f) < 1e-6f);
+        program_free(program);
+    }
+}
+
+static void shapes_are_checked(void **state)
+{
+    (void)state;
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "bad");
+    value a = tape_state(tape, program_state(program, "a", TYPE_F32, (int64_t[]){1, 2, 2, 3}));
+    value b = tape_state(tape, program_state(program, "b", TYPE_F32, (int64_t[]){1, 2, 2, 4}));
+    tape_label(tape, "here");
+    assert_int_equal(tape_combine(tape, 1, a, 1, b), NO_VALUE);
+    assert_non_null(strstr(tape_status(tape)->message, "here: combine"));
+    struct status status = {0};
+    assert_int_equal(program_plan(program, 0, &status), STATUS_BAD_INPUT);
+    program_free(program);
+}
+
+static void a_result_that_is_not_finite_is_named(void **state)
+{
+    (void)state;
+    struct status status = {0};
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "checked");
+    const int64_t shape[4] = {1, 1, 1, 2};
+    int x_slot = program_state(program, "x", TYPE_F32, shape);
+    value x = tape_state(tape, x_slot);
+    tape_label(tape, "fine");
+    value y = tape_silu(tape, x);
+    tape_label(tape, "overflow");
+    value z = tape_combine(tape, 1e30, y, 0, NO_VALUE);
+    tape_assign(tape, x, z);
+    program_plan(program, 0, &status);
+    program_prepare(program, &status);
+    const float values[2] = {1, 1e30f};
+    program_write(program, x_slot, values);
+    assert_int_equal(program_run_checked(program, tape, &status), STATUS_FAILURE);
+    assert_non_null(strstr(status.message, "combine (overflow)"));
+    program_free(program);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_graphs_do_not_overlap),
+        cmocka_unit_test(a_limit_recomputes_the_same_bytes),
+        cmocka_unit_test(random_graphs_recompute_the_same_bytes),
+        cmocka_unit_test(too_little_memory_names_the_least),
+        cmocka_unit_test(loops_exit_and_count),
+        cmocka_unit_test(shapes_are_checked),
+        cmocka_unit_test(a_result_that_is_not_finite_is_named),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
