@@ -2,6 +2,7 @@
 #
 # BUILD=DIR puts the objects elsewhere; SANITIZE=1 builds with ASan and UBSan.
 
+comma := ,
 CC ?= gcc
 QUIET := $(if $(V),,@)
 BUILD ?= $(if $(SANITIZE),build/asan,build)
@@ -9,7 +10,6 @@ MACHINE := $(shell uname -m)
 
 WARNINGS := -Wall -Wextra -Werror -Wno-psabi
 OPTIMIZE := $(if $(SANITIZE),-O1 -g -fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer,-O2 -g)
-comma := ,
 CPPFLAGS += -I. -D_GNU_SOURCE
 CFLAGS += -std=c11 $(WARNINGS) $(OPTIMIZE) -fopenmp -ffp-contract=off
 LDFLAGS += -fopenmp $(if $(SANITIZE),-fsanitize=address$(comma)undefined)

@@ -449,7 +449,9 @@ static void propagate(struct tape *tape, int n, const bool *depends, value *grad
                    tape->labels[node.label], op_name(node.op));
         return;
     }
-    tape_label(tape, "%s", tape->labels[node.label]);
+    char label[sizeof *tape->labels];
+    memcpy(label, tape->labels[node.label], sizeof label);
+    tape_label(tape, "%s", label);
     op_row(node.op)->vjp(tape, &node, output_gradient, wanted, input_gradient);
     for (int i = 0; i < KERNEL_MAX_INPUTS; i++) {
         if (!wanted[i] || input_gradient[i] < 0)
