@@ -1,0 +1,93 @@
+/* The two inner optimisations, over pixels and over latents: state reset, the loop on the device,
+ * and what is told of it. */
+#include "solvers/resample_internal.h"
+
+#include <math.h>
+
+struct watch {
+    struct run *run;
+    const char *stage;
+    enum work work;
+    int64_t limit;
+    double since;
+};
+
+static double root_mean_square(const struct resample_solver *solver, double loss)
+{
+    bool paper = solver->settings.preset == PRESET_PAPER;
+    return sqrt(paper ? loss / solver->operator->reachable_fraction : loss);
+}
+
+static bool after_iteration(void *context, const struct tape *body, int64_t iteration)
+{
+    (void)body;
+    struct watch *watch = context;
+    struct resample_solver *solver = watch->run->solver;
+    double now = clock_seconds();
+    run_book(watch->run, watch->work, 1, watch->since);
+    watch->since = now;
+    double loss = program_read_scalar(solver->program, solver->slot.loss);
+    run_report_progress(watch->run, watch->stage, iteration + 1, watch->limit,
+                        root_mean_square(solver, loss));
+    return true;
+}
+
+static void reset(struct resample_solver *solver, const struct minimiser *minimiser)
+{
+    program_zero(solver->program, minimiser->mean);
+    program_zero(solver->program, minimiser->square);
+    program_zero(solver->program, solver->slot.adam_step);
+    program_zero(solver->program, solver->slot.iteration);
+    if (minimiser->take_best)
+        program_write(solver->program, solver->slot.best_loss, &(float){INFINITY});
+}
+
+/* Puts the best iterate in the variable's place if there is one; returns its loss. */
+static double take_best(struct resample_solver *solver, const struct minimiser *minimiser,
+                        struct status *status)
+{
+    double best = program_read_scalar(solver->program, solver->slot.best_loss);
+    if (isfinite(best))
+        program_run(solver->program, minimiser->take_best, NULL, status);
+    return best;
+}
+
+int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage,
+                 int64_t *iterations, double *loss)
+{
+    struct resample_solver *solver = run->solver;
+    bool latent = minimiser->variable == solver->slot.estimate;
+    *iterations = 0;
+    *loss = NAN;
+    if (minimiser->limit == 0)
+        return run->status->code;
+    reset(solver, minimiser);
+    struct watch watch = {.run = run,
+                          .stage = stage,
+                          .work = latent ? WORK_LATENT : WORK_PIXEL,
+                          .limit = minimiser->limit,
+                          .since = clock_seconds()};
+    struct program_hooks hooks = {.after_iteration = after_iteration,
+                                  .context = &watch,
+                                  .cancelled = run->observer ? run->observer->cancelled : NULL};
+    int code = program_run(solver->program, minimiser->loop, &hooks, run->status);
+    *iterations = program_iterations(minimiser->body);
+    *loss = program_read_scalar(solver->program, solver->slot.loss);
+    run->left[watch.work] -= minimiser->limit - *iterations;
+    run->result->optimisations++;
+    run->result->iterations += *iterations;
+    if (latent)
+        run->result->decoder_evaluations += *iterations;
+    bool broken =
+        code == STATUS_OK && !isfinite(program_read_scalar(solver->program, solver->slot.check));
+    if (broken) {
+        run_explain(run, minimiser->body, minimiser->variable, minimiser->previous);
+        status_prefix(run->status, "step j=%d, %s iteration %lld", run->j, stage,
+                      (long long)*iterations);
+    }
+    if (minimiser->take_best) {
+        struct status ignored = {0};
+        *loss = take_best(solver, minimiser, code == STATUS_OK ? run->status : &ignored);
+    }
+    return run->status->code;
+}

@@ -1,0 +1,76 @@
+/* Accounting of one run: the work that the schedule asks for at most, what each kind of it takes,
+ * and what is told to the observer. */
+#include "solvers/resample_internal.h"
+
+#include <math.h>
+#include <time.h>
+
+double clock_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* A pixel stage's decode and encode, and the final decode, count as one latent iteration each: they
+ * take less than a decoder pass and its VJP. */
+void run_count_work(struct run *run)
+{
+    const struct resample_solver *solver = run->solver;
+    bool official = solver->settings.preset == PRESET_OFFICIAL;
+    for (int j = solver->ddim.length - 1; j >= 0; j--) {
+        run->left[official ? WORK_GUIDED : WORK_UNET]++;
+        if (!solver_resamples(solver, j))
+            continue;
+        if (official)
+            run->left[WORK_UNET] +=
+                j < solver->settings.look_ahead ? j : solver->settings.look_ahead;
+        bool pixels = solver_over_pixels(solver, j);
+        run->left[WORK_PIXEL] += pixels ? solver->pixel.limit : 0;
+        run->left[WORK_LATENT] += pixels ? 1 : solver->latent.limit;
+    }
+    run->left[WORK_LATENT] += solver->latent.limit + 1;
+}
+
+void run_book(struct run *run, enum work work, int64_t units, double since)
+{
+    run->left[work] -= units;
+    run->done[work] += units;
+    run->seconds[work] += clock_seconds() - since;
+}
+
+double run_seconds_left(const struct run *run)
+{
+    double seconds = 0;
+    for (int work = 0; work < WORK_COUNT; work++) {
+        double timed = run->solver->timed[work];
+        double each = run->done[work] ? run->seconds[work] / (double)run->done[work]
+                      : timed > 0     ? timed
+                                      : NAN;
+        if (run->left[work] > 0)
+            seconds += each * (double)run->left[work];
+    }
+    return seconds;
+}
+
+void run_report_progress(struct run *run, const char *stage, int64_t iteration, int64_t limit,
+                         double residual)
+{
+    if (!run->observer || !run->observer->progress)
+        return;
+    double sigma = run->solver->settings.sigma;
+    struct resample_progress progress = {
+        .stage = stage,
+        .step = run->steps_done,
+        .steps = run->solver->ddim.length,
+        .iteration = iteration,
+        .iteration_limit = limit,
+        .residual = residual,
+        .target = sigma < 0    ? NAN
+                  : sigma == 0 ? 1e-3
+                               : sigma,
+        .seconds = clock_seconds() - run->start,
+        .seconds_left = run_seconds_left(run),
+    };
+    run->observer->progress(run->observer->context, &progress);
+}

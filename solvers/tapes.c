@@ -1,0 +1,387 @@
+/* The tapes of a solve and the state they share: each tape is one line of the algorithm's box. */
+#include "solvers/resample_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static const int64_t scalar_shape[4] = {1, 1, 1, 1};
+
+static int latent_state(struct resample_solver *solver, const char *name)
+{
+    return program_state(solver->program, name, TYPE_F32, solver->latent_shape);
+}
+
+static int image_state(struct resample_solver *solver, const char *name)
+{
+    return program_state(solver->program, name, TYPE_F32, solver->image_shape);
+}
+
+static int vector_state(struct resample_solver *solver, const char *name, int64_t length)
+{
+    return program_state(solver->program, name, TYPE_F32, (const int64_t[4]){1, 1, 1, length});
+}
+
+static int integer_state(struct resample_solver *solver, const char *name, int64_t length)
+{
+    return program_state(solver->program, name, TYPE_I32, (const int64_t[4]){1, 1, 1, length});
+}
+
+static void declare_solve_state(struct resample_solver *solver)
+{
+    struct solver_slots *slot = &solver->slot;
+    bool paper = solver->settings.preset == PRESET_PAPER;
+    slot->x_t = paper ? slot->x : latent_state(solver, "x_t");
+    slot->measurement = program_state(solver->program, "measurement", TYPE_F32,
+                                      solver->operator->measurement_shape);
+    slot->previous_image = image_state(solver, "previous image");
+    slot->resample = vector_state(solver, "resample coefficients", COEFFICIENTS);
+    slot->loss = program_state(solver->program, "loss", TYPE_F32, scalar_shape);
+    slot->norm = program_state(solver->program, "norm", TYPE_F32, scalar_shape);
+    slot->adam_step = integer_state(solver, "adam step", 1);
+    slot->iteration = integer_state(solver, "iteration", 1);
+    if (paper)
+        slot->best_loss = program_state(solver->program, "best loss", TYPE_F32, scalar_shape);
+    else
+        slot->window = vector_state(solver, "stop window", STOP_WINDOW);
+
+    solver->pixel = (struct minimiser){
+        .stage = "pixel",
+        .variable = slot->image,
+        .previous = slot->previous_image,
+        .mean = image_state(solver, "pixel mean"),
+        .square = image_state(solver, "pixel square"),
+        .best = paper ? image_state(solver, "best image") : -1,
+        .limit = solver->settings.pixel_iterations,
+        .learning_rate = 1e-2,
+    };
+    solver->latent = (struct minimiser){
+        .stage = "latent",
+        .variable = slot->estimate,
+        .previous = slot->previous,
+        .mean = latent_state(solver, "latent mean"),
+        .square = latent_state(solver, "latent square"),
+        .best = paper ? latent_state(solver, "best latent") : -1,
+        .limit = solver->settings.latent_iterations,
+        .learning_rate = 5e-3,
+    };
+}
+
+void solver_declare_state(struct resample_solver *solver)
+{
+    struct solver_slots *slot = &solver->slot;
+    slot->x = latent_state(solver, "x");
+    slot->estimate = latent_state(solver, "estimate");
+    slot->previous = latent_state(solver, "previous");
+    slot->noise = latent_state(solver, "noise");
+    slot->image = image_state(solver, "image");
+    slot->counter = integer_state(solver, "counter", 4);
+    slot->time = program_state(solver->program, "time", TYPE_F32,
+                               (const int64_t[4]){solver->latent_shape[0], 1, 1, 1});
+    slot->ddim = vector_state(solver, "ddim coefficients", COEFFICIENTS);
+    slot->check = program_state(solver->program, "check", TYPE_F32, scalar_shape);
+    if (solver->operator)
+        declare_solve_state(solver);
+}
+
+double solver_threshold(const struct resample_solver *solver)
+{
+    double sigma = solver->settings.sigma;
+    if (solver->settings.preset == PRESET_OFFICIAL || sigma == 0)
+        return 1e-6;
+    return solver->operator->reachable_fraction * sigma * sigma;
+}
+
+static value read_state(struct tape *tape, int slot)
+{
+    return tape_state(tape, slot);
+}
+
+static void write_state(struct tape *tape, int slot, value v)
+{
+    tape_assign(tape, tape_state(tape, slot), v);
+}
+
+/* Writes a tape's result, and its norm for the test that it is finite. */
+static void write_result(const struct resample_solver *solver, struct tape *tape, int slot, value v)
+{
+    write_state(tape, slot, v);
+    write_state(tape, solver->slot.check, tape_l2_norm(tape, v));
+}
+
+static value record_measurement(const struct resample_solver *solver, struct tape *tape,
+                                value image)
+{
+    tape_label(tape, "%s", solver->operator->name);
+    return solver->operator->kind->record(solver->operator, solver->bound, tape, image);
+}
+
+static struct tape *record_draw(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "draw");
+    value counter = read_state(tape, solver->slot.counter);
+    write_state(tape, solver->slot.noise, tape_philox_normal(tape, counter, solver->latent_shape));
+    return tape;
+}
+
+static struct tape *record_copy(struct resample_solver *solver, const char *name, int from, int to)
+{
+    struct tape *tape = program_tape(solver->program, name);
+    write_state(tape, to, read_state(tape, from));
+    return tape;
+}
+
+/* The UNet and the DDIM step at x; keeps x in `previous`. */
+static value record_step(struct resample_solver *solver, struct tape *tape, value *pred_x0,
+                         value *pseudo)
+{
+    const struct solver_slots *slot = &solver->slot;
+    value x = read_state(tape, slot->x);
+    tape_label(tape, "unet");
+    value e = unet_record(tape, solver->model, x, read_state(tape, slot->time));
+    tape_label(tape, "ddim");
+    value noise = solver->settings.ddim_eta > 0 ? read_state(tape, slot->noise) : NO_VALUE;
+    value x_next;
+    tape_ddim_step(tape, x, e, noise, read_state(tape, slot->ddim), &x_next, pred_x0, pseudo);
+    write_state(tape, slot->previous, x);
+    return x_next;
+}
+
+static struct tape *record_ddim(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "ddim");
+    bool official = solver->operator&& solver->settings.preset == PRESET_OFFICIAL;
+    value estimate;
+    value x_next =
+        record_step(solver, tape, official ? NULL : &estimate, official ? &estimate : NULL);
+    write_state(tape, solver->slot.estimate, estimate);
+    write_result(solver, tape, solver->slot.x, x_next);
+    return tape;
+}
+
+static struct tape *record_guided(struct resample_solver *solver)
+{
+    const struct solver_slots *slot = &solver->slot;
+    struct tape *tape = program_tape(solver->program, "guided");
+    value pseudo;
+    value x_next = record_step(solver, tape, NULL, &pseudo);
+    tape_label(tape, "decoder");
+    value image = decoder_record(tape, solver->model, pseudo, true);
+    value predicted = record_measurement(solver, tape, image);
+    tape_label(tape, "residual");
+    value residual = tape_combine(tape, 1, read_state(tape, slot->measurement), -1, predicted);
+    value norm = tape_l2_norm(tape, residual);
+    value gradient = tape_gradient(tape, norm, pseudo);
+    tape_label(tape, "guidance");
+    value x = tape_combine_scaled(tape, x_next, gradient, read_state(tape, slot->ddim),
+                                  GUIDANCE_LENGTH, -1);
+    write_state(tape, slot->estimate, pseudo);
+    write_state(tape, slot->image, image);
+    write_state(tape, slot->norm, norm);
+    write_state(tape, slot->x_t, x);
+    write_result(solver, tape, slot->x, x);
+    return tape;
+}
+
+static struct tape *record_decode(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "decode");
+    tape_label(tape, "decoder");
+    value z = read_state(tape, solver->slot.estimate);
+    write_result(solver, tape, solver->slot.image, decoder_record(tape, solver->model, z, true));
+    return tape;
+}
+
+static struct tape *record_encode(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "encode");
+    tape_label(tape, "encoder");
+    value image = read_state(tape, solver->slot.image);
+    write_result(solver, tape, solver->slot.estimate, encoder_record(tape, solver->model, image));
+    return tape;
+}
+
+static struct tape *record_resample(struct resample_solver *solver)
+{
+    const struct solver_slots *slot = &solver->slot;
+    struct tape *tape = program_tape(solver->program, "resample");
+    value x_t = read_state(tape, slot->x_t);
+    write_state(tape, slot->previous, x_t);
+    value x =
+        tape_stochastic_resample(tape, read_state(tape, slot->estimate), x_t,
+                                 read_state(tape, slot->noise), read_state(tape, slot->resample));
+    write_result(solver, tape, slot->x, x);
+    return tape;
+}
+
+/* Leaves of a measurement only what the operator can reach. A mask is its own transpose and square,
+ * so A A^T is the projection. */
+static struct tape *record_reachable(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "reachable");
+    value y = read_state(tape, solver->slot.measurement);
+    value image = solver->operator->kind->record_adjoint(solver->operator, solver->bound, tape, y);
+    write_state(tape, solver->slot.measurement, record_measurement(solver, tape, image));
+    return tape;
+}
+
+static value record_loss(struct resample_solver *solver, const struct minimiser *minimiser,
+                         struct tape *tape, value variable)
+{
+    const struct solver_slots *slot = &solver->slot;
+    value image = variable;
+    if (minimiser->variable == slot->estimate) {
+        tape_label(tape, "decoder");
+        image = decoder_record(tape, solver->model, variable, true);
+        write_state(tape, slot->image, image);
+    }
+    value predicted = record_measurement(solver, tape, image);
+    tape_label(tape, "loss");
+    value loss = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
+    write_state(tape, slot->loss, loss);
+    return loss;
+}
+
+/* Keeps the variable's old value, then moves it. */
+static void record_update(struct resample_solver *solver, const struct minimiser *minimiser,
+                          struct tape *tape, value variable, value gradient, double weight_decay)
+{
+    write_state(tape, minimiser->previous, variable);
+    tape_label(tape, "adam");
+    tape_adam_step(tape, variable, gradient, read_state(tape, minimiser->mean),
+                   read_state(tape, minimiser->square), read_state(tape, solver->slot.adam_step),
+                   minimiser->learning_rate, weight_decay);
+}
+
+/* The authors' order: the test comes after the update. The loss it sees also carries whether the
+ * gradient is finite, so that the iteration that breaks is the one that stops. */
+static void record_official_body(struct resample_solver *solver, const struct minimiser *minimiser,
+                                 struct tape *tape)
+{
+    const struct solver_slots *slot = &solver->slot;
+    value variable = read_state(tape, minimiser->variable);
+    value loss = record_loss(solver, minimiser, tape, variable);
+    value gradient = tape_gradient(tape, loss, variable);
+    value guarded = tape_combine(tape, 1, loss, 0, tape_l2_norm(tape, gradient));
+    write_state(tape, slot->check, guarded);
+    record_update(solver, minimiser, tape, variable, gradient, 0.01);
+    bool latent = minimiser->variable == slot->estimate;
+    value window = latent ? read_state(tape, slot->window) : NO_VALUE;
+    tape_exit_if(tape, tape_stop_rule(tape, guarded, window, read_state(tape, slot->iteration),
+                                      solver_threshold(solver), false));
+}
+
+/* The paper's argmin: look at the loss first, keep the best iterate, and do not go below the noise.
+ */
+static void record_paper_body(struct resample_solver *solver, const struct minimiser *minimiser,
+                              struct tape *tape)
+{
+    const struct solver_slots *slot = &solver->slot;
+    value variable = read_state(tape, minimiser->variable);
+    value loss = record_loss(solver, minimiser, tape, variable);
+    write_state(tape, slot->check, loss);
+    tape_keep_best(tape, loss, variable, read_state(tape, slot->best_loss),
+                   read_state(tape, minimiser->best));
+    tape_exit_if(tape, tape_stop_rule(tape, loss, NO_VALUE, read_state(tape, slot->iteration),
+                                      solver_threshold(solver), true));
+    value gradient = tape_gradient(tape, loss, variable);
+    record_update(solver, minimiser, tape, variable, gradient, 0);
+}
+
+static void record_minimiser(struct resample_solver *solver, struct minimiser *minimiser)
+{
+    bool latent = minimiser->variable == solver->slot.estimate;
+    minimiser->body = program_tape(solver->program, minimiser->stage);
+    if (solver->settings.preset == PRESET_OFFICIAL) {
+        record_official_body(solver, minimiser, minimiser->body);
+    } else {
+        record_paper_body(solver, minimiser, minimiser->body);
+        minimiser->take_best = record_copy(solver, latent ? "best latent" : "best image",
+                                           minimiser->best, minimiser->variable);
+    }
+    minimiser->loop = program_tape(solver->program, latent ? "latent loop" : "pixel loop");
+    tape_while(minimiser->loop, minimiser->body, minimiser->limit);
+}
+
+static void record_solve(struct resample_solver *solver)
+{
+    bool official = solver->settings.preset == PRESET_OFFICIAL;
+    solver->tape.encode = record_encode(solver);
+    solver->tape.resample = record_resample(solver);
+    if (official)
+        solver->tape.guided = record_guided(solver);
+    else if (solver->operator->reachable_fraction<1)
+        solver->tape.reachable = record_reachable(solver);
+    record_minimiser(solver, &solver->pixel);
+    record_minimiser(solver, &solver->latent);
+}
+
+static void collect_error(struct tape *tape, struct status *status)
+{
+    if (tape && !status_ok(tape_status(tape)))
+        status_set(status, tape_status(tape)->code, "%s", tape_status(tape)->message);
+}
+
+int solver_record(struct resample_solver *solver, struct status *status)
+{
+    struct solver_tapes *tape = &solver->tape;
+    tape->draw = record_draw(solver);
+    tape->start = record_copy(solver, "start", solver->slot.noise, solver->slot.x);
+    tape->ddim = record_ddim(solver);
+    tape->take_x = record_copy(solver, "take x", solver->slot.x, solver->slot.estimate);
+    tape->decode = record_decode(solver);
+    if (solver->operator)
+        record_solve(solver);
+
+    struct tape *all[] = {tape->draw,          tape->start,         tape->ddim,
+                          tape->take_x,        tape->decode,        tape->encode,
+                          tape->guided,        tape->resample,      tape->reachable,
+                          solver->pixel.body,  solver->pixel.loop,  solver->pixel.take_best,
+                          solver->latent.body, solver->latent.loop, solver->latent.take_best};
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
+        collect_error(all[i], status);
+    const struct status *missing = &solver->model->status;
+    if (!status_ok(missing))
+        status_set(status, missing->code, "%s", missing->message);
+    return status->code;
+}
+
+void solver_set_step(struct resample_solver *solver, int j, int t)
+{
+    const struct ddim_schedule *ddim = &solver->ddim;
+    float a = ddim->a[j], a_prev = ddim->a_prev[j], sigma = ddim->sigma[j];
+    float coefficients[COEFFICIENTS] = {0};
+    coefficients[DDIM_SQRT_A] = sqrtf(a);
+    coefficients[DDIM_SQRT_ONE_MINUS_A] = ddim->sqrt_one_minus_a[j];
+    coefficients[DDIM_SQRT_A_PREV] = sqrtf(a_prev);
+    coefficients[DDIM_DIRECTION] = sqrtf(fmaxf(1.0f - a_prev - sigma * sigma, 0.0f));
+    coefficients[DDIM_SIGMA] = sigma;
+    coefficients[GUIDANCE_LENGTH] = 0.5f * a / sqrtf(a);
+    program_write(solver->program, solver->slot.ddim, coefficients);
+    for (int64_t n = 0; n < solver->latent_shape[0]; n++)
+        solver->times[n] = (float)t;
+    program_write(solver->program, solver->slot.time, solver->times);
+}
+
+void solver_set_resample(struct resample_solver *solver, int j)
+{
+    float a = solver->ddim.a[j], a_prev = solver->ddim.a_prev[j];
+    float gamma = (float)solver->settings.gamma;
+    float sigma = ((gamma * (1.0f - a_prev)) / (1.0f - a)) * (1.0f - a / a_prev);
+    float sum = sigma + 1.0f - a_prev;
+    float coefficients[COEFFICIENTS] = {0};
+    coefficients[RESAMPLE_WEIGHT_Z0] = sigma * sqrtf(a_prev) / sum;
+    coefficients[RESAMPLE_WEIGHT_X] = (1.0f - a_prev) / sum;
+    coefficients[RESAMPLE_DEVIATION] = sqrtf(1.0f / (1.0f / sigma + 1.0f / (1.0f - a_prev)));
+    program_write(solver->program, solver->slot.resample, coefficients);
+}
+
+bool solver_resamples(const struct resample_solver *solver, int j)
+{
+    return j > 0 && j <= solver->ddim.length - solver->split &&
+           j % solver->settings.resample_every == 0;
+}
+
+bool solver_over_pixels(const struct resample_solver *solver, int j)
+{
+    return j >= solver->split;
+}
