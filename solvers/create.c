@@ -126,11 +126,10 @@ struct resample_solver *solver_create(struct model *model, const struct operator
     struct resample_solver *solver = status_calloc(status, 1, sizeof *solver, "the solver");
     if (!solver)
         return NULL;
-    solver->model = model;
-    solver->operator= operator;
-    solver->settings = *settings;
+    *solver =
+        (struct resample_solver){.model = model, .operator= operator, .settings = * settings };
     if (check_settings(settings, status) != STATUS_OK ||
-        (operator&& check_solve(solver, prepare, status) != STATUS_OK) ||
+        (solver->operator&& check_solve(solver, prepare, status) != STATUS_OK) ||
         set_shapes(solver, image_shape, status) != STATUS_OK ||
         set_schedule(solver, status) != STATUS_OK ||
         set_program(solver, prepare, status) != STATUS_OK) {

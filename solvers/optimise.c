@@ -27,12 +27,12 @@ static bool after_iteration(void *context, const struct tape *body, int64_t iter
     run_book(watch->run, watch->work, 1, watch->since);
     watch->since = now;
     double loss = program_read_scalar(solver->program, solver->slot.loss);
-    run_report_progress(watch->run, watch->stage, iteration + 1, watch->limit,
+    run_report_progress(watch->run, watch->stage, iteration, watch->limit,
                         root_mean_square(solver, loss));
     return true;
 }
 
-static void reset(struct resample_solver *solver, const struct minimiser *minimiser)
+void minimiser_reset(struct resample_solver *solver, const struct minimiser *minimiser)
 {
     program_zero(solver->program, minimiser->mean);
     program_zero(solver->program, minimiser->square);
@@ -61,7 +61,7 @@ int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage
     *loss = NAN;
     if (minimiser->limit == 0)
         return run->status->code;
-    reset(solver, minimiser);
+    minimiser_reset(solver, minimiser);
     struct watch watch = {.run = run,
                           .stage = stage,
                           .work = latent ? WORK_LATENT : WORK_PIXEL,

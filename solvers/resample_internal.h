@@ -127,7 +127,9 @@ int run_draw(struct run *run);
 int run_start(struct run *run);
 int run_ddim(struct run *run, struct tape *tape, int j, int t);
 
-/* optimise.c: `stage` is "pixel", "latent" or "final"; returns a status code. */
+/* optimise.c: fresh AdamW and stop state; the whole optimisation, with what it is called in
+ * progress lines ("pixel", "latent" or "final"). */
+void minimiser_reset(struct resample_solver *solver, const struct minimiser *minimiser);
 int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage,
                  int64_t *iterations, double *loss);
 
