@@ -107,8 +107,9 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
     solver->program = program_create(settings->kernels, TYPE_F32, settings->threads);
     if (!solver->program)
         return status_set(status, STATUS_FAILURE, "out of memory");
-    if (solver->operator)
-        solver->bound = solver->operator->kind->bind(solver->operator, solver->program, status);
+    if (solver->forward_operator)
+        solver->bound =
+            solver->forward_operator->kind->bind(solver->forward_operator, solver->program, status);
     if (!status_ok(status))
         return status->code;
     solver_declare_state(solver);
@@ -118,7 +119,7 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
     return prepare ? program_prepare(solver->program, status) : STATUS_OK;
 }
 
-struct resample_solver *solver_create(struct model *model, const struct operator* operator,
+struct resample_solver *solver_create(struct model *model, const struct operator *forward_operator,
                                       const int64_t image_shape[4],
                                       const struct resample_settings *settings, bool prepare,
                                       struct status *status)
@@ -126,10 +127,10 @@ struct resample_solver *solver_create(struct model *model, const struct operator
     struct resample_solver *solver = status_calloc(status, 1, sizeof *solver, "the solver");
     if (!solver)
         return NULL;
-    *solver =
-        (struct resample_solver){.model = model, .operator= operator, .settings = * settings };
+    *solver = (struct resample_solver){
+        .model = model, .forward_operator = forward_operator, .settings = *settings};
     if (check_settings(settings, status) != STATUS_OK ||
-        (solver->operator&& check_solve(solver, prepare, status) != STATUS_OK) ||
+        (solver->forward_operator && check_solve(solver, prepare, status) != STATUS_OK) ||
         set_shapes(solver, image_shape, status) != STATUS_OK ||
         set_schedule(solver, status) != STATUS_OK ||
         set_program(solver, prepare, status) != STATUS_OK) {
@@ -139,19 +140,21 @@ struct resample_solver *solver_create(struct model *model, const struct operator
     return solver;
 }
 
-struct resample_solver *resample_create(struct model *model, const struct operator* operator,
-                                        const struct resample_settings * settings, bool prepare,
+struct resample_solver *resample_create(struct model *model,
+                                        const struct operator *forward_operator,
+                                        const struct resample_settings *settings, bool prepare,
                                         struct status *status)
 {
-    return solver_create(model, operator, operator->image_shape, settings, prepare, status);
+    return solver_create(model, forward_operator, forward_operator->image_shape, settings, prepare,
+                         status);
 }
 
 void resample_free(struct resample_solver *solver)
 {
     if (!solver)
         return;
-    if (solver->bound && solver->operator->kind->unbind)
-        solver->operator->kind->unbind(solver->bound);
+    if (solver->bound && solver->forward_operator->kind->unbind)
+        solver->forward_operator->kind->unbind(solver->bound);
     program_free(solver->program);
     ddim_schedule_free(&solver->ddim);
     schedule_free(&solver->schedule);

@@ -15,7 +15,7 @@ struct watch {
 static double root_mean_square(const struct resample_solver *solver, double loss)
 {
     bool paper = solver->settings.preset == PRESET_PAPER;
-    return sqrt(paper ? loss / solver->operator->reachable_fraction : loss);
+    return sqrt(paper ? loss / solver->forward_operator->reachable_fraction : loss);
 }
 
 static bool after_iteration(void *context, const struct tape *body, int64_t iteration)

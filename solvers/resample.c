@@ -37,7 +37,8 @@ static int main_step(struct run *run)
     double residual = NAN;
     if (official) {
         run->norm = program_read_scalar(solver->program, solver->slot.norm);
-        residual = run->norm / sqrt((double)shape_elements(solver->operator->measurement_shape));
+        residual =
+            run->norm / sqrt((double)shape_elements(solver->forward_operator->measurement_shape));
     }
     run_report_progress(run, "guidance", 0, 0, residual);
     return STATUS_OK;
@@ -136,7 +137,7 @@ static int finish(struct run *run)
 static int take_measurement(struct run *run, const float *measurement_nchw)
 {
     struct resample_solver *solver = run->solver;
-    const int64_t *shape = solver->operator->measurement_shape;
+    const int64_t *shape = solver->forward_operator->measurement_shape;
     int64_t count = shape_elements(shape);
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(measurement_nchw[i]))

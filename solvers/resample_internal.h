@@ -54,7 +54,7 @@ enum work { WORK_GUIDED, WORK_UNET, WORK_LATENT, WORK_PIXEL, WORK_COUNT };
 
 struct resample_solver {
     struct model *model;
-    const struct operator* operator; /* NULL: unconditional sampling */
+    const struct operator *forward_operator; /* NULL: unconditional sampling */
     void *bound;
     struct resample_settings settings;
     int64_t image_shape[4], latent_shape[4];
@@ -88,7 +88,7 @@ struct run {
 };
 
 /* operator NULL: what unconditional sampling needs. */
-struct resample_solver *solver_create(struct model *model, const struct operator* operator,
+struct resample_solver *solver_create(struct model *model, const struct operator *forward_operator,
                                       const int64_t image_shape[4],
                                       const struct resample_settings *settings, bool prepare,
                                       struct status *status);

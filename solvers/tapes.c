@@ -32,7 +32,7 @@ static void declare_solve_state(struct resample_solver *solver)
     bool paper = solver->settings.preset == PRESET_PAPER;
     slot->x_t = paper ? slot->x : latent_state(solver, "x_t");
     slot->measurement = program_state(solver->program, "measurement", TYPE_F32,
-                                      solver->operator->measurement_shape);
+                                      solver->forward_operator->measurement_shape);
     slot->previous_image = image_state(solver, "previous image");
     slot->resample = vector_state(solver, "resample coefficients", COEFFICIENTS);
     slot->loss = program_state(solver->program, "loss", TYPE_F32, scalar_shape);
@@ -79,7 +79,7 @@ void solver_declare_state(struct resample_solver *solver)
                                (const int64_t[4]){solver->latent_shape[0], 1, 1, 1});
     slot->ddim = vector_state(solver, "ddim coefficients", COEFFICIENTS);
     slot->check = program_state(solver->program, "check", TYPE_F32, scalar_shape);
-    if (solver->operator)
+    if (solver->forward_operator)
         declare_solve_state(solver);
 }
 
@@ -88,7 +88,7 @@ double solver_threshold(const struct resample_solver *solver)
     double sigma = solver->settings.sigma;
     if (solver->settings.preset == PRESET_OFFICIAL || sigma == 0)
         return 1e-6;
-    return solver->operator->reachable_fraction * sigma * sigma;
+    return solver->forward_operator->reachable_fraction * sigma * sigma;
 }
 
 static value read_state(struct tape *tape, int slot)
@@ -111,8 +111,9 @@ static void write_result(const struct resample_solver *solver, struct tape *tape
 static value record_measurement(const struct resample_solver *solver, struct tape *tape,
                                 value image)
 {
-    tape_label(tape, "%s", solver->operator->name);
-    return solver->operator->kind->record(solver->operator, solver->bound, tape, image);
+    tape_label(tape, "%s", solver->forward_operator->name);
+    return solver->forward_operator->kind->record(solver->forward_operator, solver->bound, tape,
+                                                  image);
 }
 
 static struct tape *record_draw(struct resample_solver *solver)
@@ -149,7 +150,7 @@ static value record_step(struct resample_solver *solver, struct tape *tape, valu
 static struct tape *record_ddim(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "ddim");
-    bool official = solver->operator&& solver->settings.preset == PRESET_OFFICIAL;
+    bool official = solver->forward_operator && solver->settings.preset == PRESET_OFFICIAL;
     value estimate;
     value x_next =
         record_step(solver, tape, official ? NULL : &estimate, official ? &estimate : NULL);
@@ -219,7 +220,8 @@ static struct tape *record_reachable(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "reachable");
     value y = read_state(tape, solver->slot.measurement);
-    value image = solver->operator->kind->record_adjoint(solver->operator, solver->bound, tape, y);
+    value image = solver->forward_operator->kind->record_adjoint(solver->forward_operator,
+                                                                 solver->bound, tape, y);
     write_state(tape, solver->slot.measurement, record_measurement(solver, tape, image));
     return tape;
 }
@@ -309,7 +311,7 @@ static void record_solve(struct resample_solver *solver)
     solver->tape.resample = record_resample(solver);
     if (official)
         solver->tape.guided = record_guided(solver);
-    else if (solver->operator->reachable_fraction<1)
+    else if (solver->forward_operator->reachable_fraction < 1)
         solver->tape.reachable = record_reachable(solver);
     record_minimiser(solver, &solver->pixel);
     record_minimiser(solver, &solver->latent);
@@ -329,7 +331,7 @@ int solver_record(struct resample_solver *solver, struct status *status)
     tape->ddim = record_ddim(solver);
     tape->take_x = record_copy(solver, "take x", solver->slot.x, solver->slot.estimate);
     tape->decode = record_decode(solver);
-    if (solver->operator)
+    if (solver->forward_operator)
         record_solve(solver);
 
     struct tape *all[] = {tape->draw,          tape->start,         tape->ddim,
@@ -339,9 +341,6 @@ int solver_record(struct resample_solver *solver, struct status *status)
                           solver->latent.body, solver->latent.loop, solver->latent.take_best};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         collect_error(all[i], status);
-    const struct status *missing = &solver->model->status;
-    if (!status_ok(missing))
-        status_set(status, missing->code, "%s", missing->message);
     return status->code;
 }
 
