@@ -33,14 +33,21 @@ const struct checkpoint_tensor *checkpoint_at(const struct checkpoint *checkpoin
 const struct checkpoint_tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
 /* A string of a safetensors file's __metadata__; NULL if there is none. */
 const char *checkpoint_metadata(const struct checkpoint *checkpoint, const char *key);
-/* All elements, row-major, converted to float. */
+/* Compares the tensor's bytes with the checksum that a zip holds (a shared storage once); OK without
+ * one, as in safetensors. `tensor` is one of this checkpoint's. Reads all the bytes, which
+ * checkpoint_open does not: call it for the tensors that are used. */
+int checkpoint_verify(const struct checkpoint *checkpoint, const struct checkpoint_tensor *tensor,
+                      struct status *status);
+/* All elements, row-major, converted to float (CHECKPOINT_OTHER: zeros). */
 void checkpoint_read(const struct checkpoint_tensor *tensor, float *values);
 /* Tells the system that the mapped pages are not needed for now (they come back when read). */
 void checkpoint_drop_pages(const struct checkpoint *checkpoint);
 const char *checkpoint_type_name(enum checkpoint_type type);
 
-/* Writes tensors (converted to `type`: F32, F16 round-to-nearest-even, or BF16) with metadata pairs
- * {key, value, ..., NULL}; to a temporary name, then renamed. */
+/* Writes tensors (converted to `type`: F32, F16 or BF16, the last two rounded to nearest, ties to
+ * even) with metadata pairs {key, value, ..., NULL} or NULL; to a temporary name, then renamed.
+ * Names must differ. Errors: a CHECKPOINT_OTHER tensor, a finite value beyond the range of `type`, a
+ * file that cannot be written. */
 int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, int count,
                       enum checkpoint_type type, const char *const *metadata,
                       struct status *status);
