@@ -1,0 +1,70 @@
+/* Whole files: bounded reads, and writes that appear under their name only when complete. */
+#include "runtime/array.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+char *file_read_text(const char *path, size_t limit, size_t *length, struct status *status)
+{
+    char *text = NULL;
+    struct stat info;
+    *length = 0;
+    FILE *file = fopen(path, "rb");
+    if (!file || fstat(fileno(file), &info)) {
+        status_set(status, STATUS_BAD_INPUT, "%s: %s", path, strerror(errno));
+        goto done;
+    }
+    if (!S_ISREG(info.st_mode)) {
+        status_set(status, STATUS_BAD_INPUT, "%s: not a regular file", path);
+        goto done;
+    }
+    if ((uint64_t)info.st_size > limit) {
+        status_set(status, STATUS_BAD_INPUT, "%s: %lld bytes, expected at most %zu", path,
+                   (long long)info.st_size, limit);
+        goto done;
+    }
+    text = status_calloc(status, (size_t)info.st_size + 1, 1, path);
+    if (!text)
+        goto done;
+    *length = fread(text, 1, (size_t)info.st_size, file);
+    if (ferror(file)) {
+        status_set(status, STATUS_BAD_INPUT, "%s: cannot be read", path);
+        free(text);
+        text = NULL;
+    }
+done:
+    if (file)
+        fclose(file);
+    return text;
+}
+
+int file_write(const char *path, const void *bytes, size_t length, struct status *status)
+{
+    size_t name_length = strlen(path) + 16;
+    char *name = status_calloc(status, name_length, 1, path);
+    if (!name)
+        return status->code;
+    snprintf(name, name_length, "%s.%ld.part", path, (long)getpid());
+    FILE *file = fopen(name, "wb");
+    bool written = file && fwrite(bytes, 1, length, file) == length;
+    int reason = errno;
+    if (file && fclose(file) && written) {
+        reason = errno;
+        written = false;
+    }
+    if (written && rename(name, path)) {
+        reason = errno;
+        written = false;
+    }
+    if (!written) {
+        if (file)
+            remove(name);
+        status_set(status, STATUS_BAD_INPUT, "%s: cannot be written: %s", path, strerror(reason));
+    }
+    free(name);
+    return status->code;
+}
