@@ -56,6 +56,8 @@ $(BUILD)/kernels/cpu/%.$(1).o: kernels/cpu/%.c
 	$$(QUIET)$$(CC) $$(CPPFLAGS) $$(CFLAGS) $$(KERNEL_OPTIMIZE) $$(FLAGS_$(1)) -DISA=$(1) -DISA_$(1) -MMD -MP -c $$< -o $$@
 endef
 $(foreach isa,$(ISAS) wide,$(eval $(call isa_rule,$(isa))))
+# its distances must round as the plain kernel's do
+$(BUILD)/kernels/cpu/vector_quantize.%.o: KERNEL_OPTIMIZE += -ffp-contract=off
 
 $(BUILD)/kernels/plain/%.f32.o: kernels/plain/%.c
 	@mkdir -p $(@D) && echo "  CC  $@"

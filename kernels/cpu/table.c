@@ -3,12 +3,13 @@
 
 #define KERNEL(name, inputs, outputs)                                                              \
     __attribute__((weak)) void ISA_NAME(name)(const struct kernel_call *call);                     \
-    __attribute__((weak)) size_t ISA_NAME(name##_workspace)(const struct kernel_call *call);
+    __attribute__((weak)) size_t ISA_NAME(name##_workspace)(const struct kernel_call *call);       \
+    void plain_##name##_f32(const struct kernel_call *call);
 #include "kernels/kernels.def"
 #undef KERNEL
 __attribute__((weak)) enum weight_form
-ISA_NAME(conv2d_form)(const struct conv2d_attributes *attributes, const int64_t x[4],
-                      const int64_t y[4], bool backward);
+    ISA_NAME(conv2d_form)(const struct conv2d_attributes *attributes, const int64_t x[4],
+                          const int64_t y[4], bool backward);
 __attribute__((weak)) size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4]);
 __attribute__((weak)) void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4],
                                                  const float *oihw, void *packed, int threads);
@@ -16,16 +17,52 @@ __attribute__((weak)) void ISA_NAME(pack_weight)(enum weight_form form, const in
 #define STRING_(x) #x
 #define STRING(x)  STRING_(x)
 
+#define FAST(name)           [KERNEL_##name] = {ISA_NAME(name), NULL}
+#define FAST_WORKSPACE(name) [KERNEL_##name] = {ISA_NAME(name), ISA_NAME(name##_workspace)}
+/* too small, too rare or too simple to be worth a second version */
+#define PLAIN(name) [KERNEL_##name] = {plain_##name##_f32, NULL}
+
 const struct kernels *ISA_NAME(kernels_table)(void);
 const struct kernels *ISA_NAME(kernels_table)(void)
 {
-    static struct kernels table = {
+    static const struct kernels table = {
         .name = STRING(ISA),
         .kernel =
             {
-#define KERNEL(name, inputs, outputs) {ISA_NAME(name), ISA_NAME(name##_workspace)},
-#include "kernels/kernels.def"
-#undef KERNEL
+                FAST_WORKSPACE(conv2d),
+                FAST_WORKSPACE(conv2d_backward_data),
+                FAST_WORKSPACE(group_norm),
+                FAST_WORKSPACE(group_norm_backward),
+                FAST_WORKSPACE(attention),
+                FAST_WORKSPACE(attention_backward),
+                FAST(silu),
+                FAST(silu_backward),
+                FAST(combine),
+                FAST(combine_scaled),
+                FAST(multiply),
+                FAST(add_channel),
+                PLAIN(sum_spatial),
+                FAST(concat_channels),
+                PLAIN(slice_channels),
+                PLAIN(pad_channels),
+                PLAIN(timestep_embedding),
+                FAST_WORKSPACE(vector_quantize),
+                FAST_WORKSPACE(mean_squared_error),
+                FAST(mean_squared_error_backward),
+                FAST_WORKSPACE(l2_norm),
+                FAST(l2_norm_backward),
+                FAST(adam_step),
+                PLAIN(copy),
+                PLAIN(philox_normal),
+                PLAIN(ddim_step),
+                PLAIN(stochastic_resample),
+                PLAIN(stop_rule),
+                PLAIN(keep_best),
+                FAST_WORKSPACE(axis_filter),
+                FAST_WORKSPACE(tap_filter),
+                FAST_WORKSPACE(tap_filter_adjoint),
+                FAST_WORKSPACE(radon),
+                FAST_WORKSPACE(radon_adjoint),
             },
         .conv2d_form = ISA_NAME(conv2d_form),
         .weight_bytes = ISA_NAME(weight_bytes),
