@@ -28,24 +28,23 @@ struct operator_kind {
     const char *const *keys;         /* of measurement.operator beside name; NULL-terminated */
     const char *const *ignored_keys; /* accepted with a note */
     /* Image shape and kind are set; fills measurement_shape, data and what differs from linear =
-     * true, reachable = NULL. */
-    int (*create)(struct operator* operator, const struct task * task, uint64_t seed,
+     * true, reachable_fraction = 1. */
+    int (*create)(struct operator *self, const struct task *task, uint64_t seed,
                   struct status *status);
     /* Declares the constants in a program; may be called for several programs. What it returns goes
      * to record for that program's tapes, and to unbind in the end; may be NULL without an error.
      */
-    void *(*bind)(const struct operator* operator, struct program * program, struct status *status);
+    void *(*bind)(const struct operator *self, struct program *program, struct status *status);
     void (*unbind)(void *bound);
-    value (*record)(const struct operator* operator, const void * bound, struct tape *tape,
-                    value x);
+    value (*record)(const struct operator *self, const void *bound, struct tape *tape, value x);
     /* A^T of the linear part, recorded (dot tests, `resample adjoint`). */
-    value (*record_adjoint)(const struct operator* operator, const void * bound, struct tape *tape,
+    value (*record_adjoint)(const struct operator *self, const void *bound, struct tape *tape,
                             value y);
-    void (*destroy)(struct operator* operator); /* frees data; NULL: free() will do */
+    void (*destroy)(struct operator *self); /* frees data; NULL: free() will do */
     /* A picture of a measurement for people: the baseline in image space (FBP, nearest
      * enlargement), [N,C,H,W] as the image. NULL: y itself is one. */
-    int (*baseline)(const struct operator* operator, const float * measurement_nchw,
-                    float *image_nchw, struct status *status);
+    int (*baseline)(const struct operator *self, const float *measurement_nchw, float *image_nchw,
+                    struct status *status);
     const char *baseline_name; /* "FBP", "measurement", ... for labels */
     /* The picture's size from a measurement's [N,C,H,W]; 0 where it does not follow. NULL: the
      * measurement's own. */
@@ -58,9 +57,9 @@ const struct operator_kind *const *operator_kinds(void);
 const struct operator_kind *operator_kind_find(const char *name);
 
 /* Image shape {N,H,W,C} known: creates the operator. `seed` makes random masks. */
-int operator_create(struct operator* operator, const struct task * task, const int64_t image[4],
+int operator_create(struct operator *self, const struct task *task, const int64_t image[4],
                     uint64_t seed, struct status *status);
-void operator_destroy(struct operator* operator);
+void operator_destroy(struct operator *self);
 /* Image size from a measurement's shape (NCHW), for solving without a truth: 0 if it implies none
  * (CT whose number of detectors is set apart from the size). */
 int operator_implied_size(const struct task *task, const int64_t measurement_nchw[4],
@@ -70,10 +69,10 @@ int operator_implied_size(const struct task *task, const int64_t measurement_nch
  * deviation sigma (negative: the task's, an error if that is unknown too), or poisson of the task's
  * rate on clamp((y+1)/2, 0, 1) (operators.md section 8). Runs a small program of its own on the
  * CPU. */
-int operator_measure(const struct operator* operator, const struct task * task,
-                     const float *image_nchw, bool noiseless, double sigma, uint64_t seed,
-                     int threads, float *measurement_nchw, struct status *status);
-int operator_adjoint(const struct operator* operator, const float * measurement_nchw, int threads,
+int operator_measure(const struct operator *self, const struct task *task, const float *image_nchw,
+                     bool noiseless, double sigma, uint64_t seed, int threads,
+                     float *measurement_nchw, struct status *status);
+int operator_adjoint(const struct operator *self, const float *measurement_nchw, int threads,
                      float *image_nchw, struct status *status);
 
 /* Philox streams: what each is for, so that no two uses share numbers. */
