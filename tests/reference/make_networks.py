@@ -104,6 +104,18 @@ def write_safetensors(path, tensors, metadata):
             file.write(tensor.half().numpy().astype("<f2").tobytes())
 
 
+def read_safetensors(path):
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(data[8:start]).items():
+        if name != "__metadata__":
+            begin, end = entry["data_offsets"]
+            values = np.frombuffer(data[start + begin : start + end], {"F16": "<f2", "F32": "<f4"}[entry["dtype"]])
+            tensors[name] = torch.from_numpy(values.astype("<f4").reshape(entry["shape"]))
+    return tensors
+
+
 def save(folder, name, tensor):
     np.save(folder / f"{name}.npy", tensor.numpy().astype("<f4"))
 
@@ -157,8 +169,6 @@ def make_model(name, seed):
 
 def make_ct_128():
     """The shipped model at its own size: one picture, one latent."""
-    from safetensors_file import read_safetensors
-
     source = TESTS.parent / "models" / "ct-128"
     config = yaml.safe_load((source / "ct-128.yaml").read_text())
     weights = Weights(read_safetensors(source / "ct-128.safetensors"))
