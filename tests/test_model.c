@@ -67,15 +67,14 @@ static struct checkpoint_tensor *edit_find(struct edit *edit, const char *name)
 
 static void edit_remove(struct edit *edit, const char *name)
 {
-    *edit_find(edit, name) = edit->tensors[--edit->count];
+    struct checkpoint_tensor *tensor = edit_find(edit, name);
+    *tensor = edit->tensors[--edit->count];
 }
 
-static struct checkpoint_tensor *edit_add(struct edit *edit, const char *name, const char *like)
+static void edit_add(struct edit *edit, const char *name, const char *like)
 {
-    struct checkpoint_tensor copy = *edit_find(edit, like);
-    copy.name = name;
-    edit->tensors[edit->count] = copy;
-    return &edit->tensors[edit->count++];
+    edit->tensors[edit->count] = *edit_find(edit, like);
+    edit->tensors[edit->count++].name = name;
 }
 
 /* A tensor of `count` values of its own. */
