@@ -283,7 +283,7 @@ int config_read_text(struct model_config *config, const char *text, size_t lengt
     struct yaml_document document;
     if (yaml_read_text(&document, text, length, origin, status) == STATUS_OK)
         read_document(config, &document, status);
-    yaml_free(&document);
+    yaml_close(&document);
     return status->code;
 }
 
@@ -292,6 +292,6 @@ int config_read_file(struct model_config *config, const char *path, struct statu
     struct yaml_document document;
     if (yaml_read_file(&document, path, status) == STATUS_OK)
         read_document(config, &document, status);
-    yaml_free(&document);
+    yaml_close(&document);
     return status->code;
 }

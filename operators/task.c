@@ -281,7 +281,7 @@ void task_free(struct task *task)
 {
     if (!task)
         return;
-    yaml_free(&task->document);
+    yaml_close(&task->document);
     for (int i = 0; i < task->note_count; i++)
         free(task->notes[i]);
     free(task->data_root);

@@ -32,7 +32,7 @@ static void free_node(struct yaml_node *node)
     free(node);
 }
 
-void yaml_free(struct yaml_document *document)
+void yaml_close(struct yaml_document *document)
 {
     free_node(document->root);
     free(document->origin);
@@ -225,7 +225,7 @@ int yaml_read_text(struct yaml_document *document, const char *text, size_t leng
     memset(document, 0, sizeof *document);
     document->origin = strdup(origin);
     if (!document->origin || !yaml_parser_initialize(&reader.parser)) {
-        yaml_free(document);
+        yaml_close(document);
         return status_set(status, STATUS_FAILURE, "out of memory for YAML");
     }
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
@@ -233,7 +233,7 @@ int yaml_read_text(struct yaml_document *document, const char *text, size_t leng
     expect_end(&reader);
     yaml_parser_delete(&reader.parser);
     if (!status_ok(status))
-        yaml_free(document);
+        yaml_close(document);
     return status->code;
 }
 
