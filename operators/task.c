@@ -327,17 +327,19 @@ bool task_has(const struct task *task, const char *key)
 int task_integer(const struct task *task, const char *key, int64_t least, int64_t most,
                  int64_t *result, struct status *status)
 {
-    if (!task_has(task, key))
+    const struct yaml_node *node = yaml_find(task->measurement, key);
+    if (!node)
         return status->code;
-    return yaml_integer(&task->document, task->measurement, key, least, most, result, status);
+    return yaml_integer(&task->document, node, key, least, most, result, status);
 }
 
 int task_real(const struct task *task, const char *key, double least, double most, double *result,
               struct status *status)
 {
-    if (!task_has(task, key))
+    const struct yaml_node *node = yaml_find(task->measurement, key);
+    if (!node)
         return status->code;
-    return yaml_real(&task->document, task->measurement, key, least, most, result, status);
+    return yaml_real(&task->document, node, key, least, most, result, status);
 }
 
 const char *task_string(const struct task *task, const char *key)

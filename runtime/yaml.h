@@ -30,7 +30,7 @@ struct yaml_document {
 int yaml_read_file(struct yaml_document *document, const char *path, struct status *status);
 int yaml_read_text(struct yaml_document *document, const char *text, size_t length,
                    const char *origin, struct status *status);
-/* Not "yaml_release": libyaml exports that name and would call ours. */
+/* Not "yaml_free": libyaml exports that name and would call ours. */
 void yaml_close(struct yaml_document *document);
 /* Value of `key` in a mapping; "a.b.c" walks down. NULL if absent (or null / ~). */
 const struct yaml_node *yaml_find(const struct yaml_node *node, const char *key);
