@@ -458,19 +458,26 @@ static void check_parts(struct model *model, const struct backend *backend, cons
     array_free(&t);
 }
 
-static void check_configuration(const char *name)
+/* The model in one folder, golden values in another; the plain kernels (backend 0) only if small.
+ */
+static void check_folders(const char *model_folder, const char *folder, bool small)
 {
     struct backend backends[MAX_BACKENDS];
     int count = f32_backends(backends);
-    char folder[128];
-    snprintf(folder, sizeof folder, "tests/data/networks/%s", name);
-    for (int i = 0; i < count; i++) {
+    for (int i = small ? 0 : 1; i < count; i++) {
         struct model model;
         struct status status = {0};
-        must(model_open(&model, folder, NULL, NULL, false, &status), &status);
+        must(model_open(&model, model_folder, NULL, NULL, false, &status), &status);
         check_parts(&model, &backends[i], folder);
         model_close(&model);
     }
+}
+
+static void check_configuration(const char *name)
+{
+    char folder[128];
+    snprintf(folder, sizeof folder, "tests/data/networks/%s", name);
+    check_folders(folder, folder, true);
 }
 
 static void test_gray(void **state)
@@ -497,6 +504,12 @@ static void test_wide(void **state)
     check_configuration("wide");
 }
 
+static void test_ct_128(void **state)
+{
+    (void)state;
+    check_folders("models/ct-128", "tests/data/networks/ct-128", false);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -511,6 +524,7 @@ int main(void)
         cmocka_unit_test(test_heads),
         cmocka_unit_test(test_kl),
         cmocka_unit_test(test_wide),
+        cmocka_unit_test(test_ct_128),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,6 +132,11 @@ def record(folder, part, function, x, generator):
         save(folder, f"{part}_{name}", tensor)
 
 
+def towards_codes(autoencoder, z):
+    """Half way to the nearest code, so that rounding cannot change which one is nearest."""
+    return (z + autoencoder.quantize(z)[0]) / 2
+
+
 def make_goldens(folder, config, weights, generator, batch, height, width):
     params = config["model"]["params"]
     stage = params["first_stage_config"]["params"] if "unet_config" in params else params
@@ -142,8 +147,10 @@ def make_goldens(folder, config, weights, generator, batch, height, width):
     record(folder, "encoder", autoencoder.encode, image, generator)
     record(folder, "decoder", lambda z: autoencoder.decode(z, False), z, generator)
     if "n_embed" in stage:
+        scale = autoencoder.scale_factor
+        z = (scale * towards_codes(autoencoder, z / scale)).float().double()
         record(folder, "quantized", lambda z: autoencoder.decode(z, True), z, generator)
-        gap = autoencoder.quantize(z / autoencoder.scale_factor)[2]
+        gap = autoencoder.quantize(z / scale)[2]
         assert gap > 1e-4, f"{folder.name}: two codes are too close to call ({gap})"
     if "unet_config" in params:
         network = UNet(weights, params["unet_config"]["params"])
