@@ -74,7 +74,7 @@ static void nonlinear_blur_is_unknown(void **state)
     assert_null(task_open("tests/data/tasks/nonlinear_deblur.yaml", &status));
     assert_int_equal(status.code, STATUS_BAD_INPUT);
     assert_non_null(strstr(status.message, "unknown operator \"nonlinear_blur\"; known: "));
-    assert_non_null(strstr(status.message, "(line 12)"));
+    assert_non_null(strstr(status.message, "(line 11)"));
 }
 
 static void other_samplers_are_noted(void **state)
