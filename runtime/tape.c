@@ -72,11 +72,12 @@ struct node node_of(int op, value a, value b, value c, value d, value e)
     return node;
 }
 
-/* The inputs that may be absent: conv2d's bias and residual, combine's b, ddim_step's noise. */
+/* The inputs that may be absent: conv2d's bias and residual, combine's b, ddim_step's noise,
+ * stop_rule's window. */
 static bool input_is_optional(int op, int input)
 {
     return (op == KERNEL_conv2d && input >= 2) || (op == KERNEL_combine && input == 1) ||
-           (op == KERNEL_ddim_step && input == 2);
+           (op == KERNEL_ddim_step && input == 2) || (op == KERNEL_stop_rule && input == 1);
 }
 
 static bool inputs_are_there(struct tape *tape, const struct node *node)
@@ -105,7 +106,7 @@ value tape_append(struct tape *tape, struct node *node)
     for (int k = 0; k < op_outputs(node->op); k++) {
         int written = row->written_input[k];
         node->output[k] = written ? node->input[written - 1] : tape_add_value(tape, &output[k]);
-        if (written && tape->values[node->output[k]].kind != VALUE_STATE)
+        if (written && node->output[k] >= 0 && tape->values[node->output[k]].kind != VALUE_STATE)
             status_set(&tape->status, STATUS_FAILURE, "%s writes a value that is not state",
                        op_name(node->op));
     }
