@@ -292,6 +292,25 @@ static int check_parameters(const struct model *model, struct status *status)
     return status_set(status, STATUS_BAD_INPUT, "%s", all.text);
 }
 
+void model_visit_tensors(const struct model *model,
+                         void (*visit)(void *context, const char *name,
+                                       const struct checkpoint_tensor *tensor, const char *misfit),
+                         void *context)
+{
+    for (int i = 0; i < model->parameter_count; i++) {
+        const struct source *source = model->parameters[i]->source;
+        for (int part = 0; part < source->part_count; part++) {
+            const struct checkpoint_tensor *tensor = source->parts[part];
+            char name[KEY_BYTES], misfit[512];
+            bool misfits = tensor && !fits(source, tensor);
+            expand_part(source->parameter.name, part, name);
+            if (misfits)
+                describe_misfit(misfit, sizeof misfit, source, tensor);
+            visit(context, name, tensor, misfits ? misfit : NULL);
+        }
+    }
+}
+
 /* ---- which tensors a configuration expects ---- */
 
 /* The parameters do not depend on the size: the smallest pictures will do. */
@@ -444,8 +463,8 @@ static int take_scale_factor(struct model *model, struct status *status)
     return STATUS_OK;
 }
 
-int model_open(struct model *model, const char *path, const char *config_path,
-               const char *checkpoint_path, bool use_ema, struct status *status)
+int model_open_any(struct model *model, const char *path, const char *config_path,
+                   const char *checkpoint_path, bool use_ema, struct status *status)
 {
     struct files files = {0};
     *model = (struct model){.use_ema = use_ema};
@@ -454,6 +473,10 @@ int model_open(struct model *model, const char *path, const char *config_path,
             goto done;
         config_path = files.config[0] ? files.config : NULL;
         checkpoint_path = files.checkpoint;
+    }
+    if (config_path && !(model->config_path = strdup(config_path))) {
+        status_set(status, STATUS_FAILURE, "out of memory for a path");
+        goto done;
     }
     if (checkpoint_path && !(model->checkpoint = checkpoint_open(checkpoint_path, status)))
         goto done;
@@ -465,11 +488,19 @@ int model_open(struct model *model, const char *path, const char *config_path,
         if (take_scale_factor(model, status))
             goto done;
     }
-    if (collect_parameters(model, status) || !model->checkpoint)
-        goto done;
-    check_parameters(model, status);
+    collect_parameters(model, status);
 done:
     if (!status_ok(status))
+        model_close(model);
+    return status->code;
+}
+
+int model_open(struct model *model, const char *path, const char *config_path,
+               const char *checkpoint_path, bool use_ema, struct status *status)
+{
+    if (model_open_any(model, path, config_path, checkpoint_path, use_ema, status))
+        return status->code;
+    if (model->checkpoint && check_parameters(model, status))
         model_close(model);
     return status->code;
 }
@@ -481,6 +512,7 @@ void model_close(struct model *model)
         free(model->parameters[i]);
     }
     free(model->parameters);
+    free(model->config_path);
     if (model->checkpoint)
         checkpoint_close(model->checkpoint);
     *model = (struct model){0};

@@ -12,6 +12,7 @@
 struct model {
     struct model_config config;
     struct checkpoint *checkpoint; /* NULL: planning only */
+    char *config_path; /* the .yaml that was read; NULL: the checkpoint's metadata */
     bool use_ema;
     bool bare_first_stage; /* the file is a stand-alone autoencoder: keys without a prefix */
     struct parameter **parameters; /* in the order in which the networks asked for them */
@@ -32,7 +33,16 @@ struct model {
  * replaces the configuration's. */
 int model_open(struct model *model, const char *path, const char *config_path,
                const char *checkpoint_path, bool use_ema, struct status *status);
+/* The same without the verification: for those who list what does not fit. */
+int model_open_any(struct model *model, const char *path, const char *config_path,
+                   const char *checkpoint_path, bool use_ema, struct status *status);
 void model_close(struct model *model);
+/* Every tensor that the configuration expects: its name in an LDM checkpoint (never an EMA copy's),
+ * what the checkpoint holds for it (NULL: missing), and what is wrong with that (NULL: it fits). */
+void model_visit_tensors(const struct model *model,
+                         void (*visit)(void *context, const char *name,
+                                       const struct checkpoint_tensor *tensor, const char *misfit),
+                         void *context);
 /* Names that the checkpoint has and the configuration does not ask for (EMA and plain copies of
  * what is used, schedule buffers and training losses are known and not listed). The names live as
  * long as the model; the caller frees the list. */

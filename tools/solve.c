@@ -1,0 +1,408 @@
+/* resample solve: one picture, one measurement, or every picture of a folder. */
+#include "tools/solve.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const double long_run_seconds = 300; /* beyond this the user is told of faster settings */
+
+/* ---- settings ---- */
+
+static void override_integer(int *setting, int64_t given)
+{
+    if (given != UNSET)
+        *setting = (int)given;
+}
+
+static int settings_from(struct resample_settings *settings, const struct arguments *arguments,
+                         struct status *status)
+{
+    resample_defaults(settings, arguments->preset == UNSET
+                                    ? PRESET_OFFICIAL
+                                    : (enum resample_preset)arguments->preset);
+    override_integer(&settings->ddim_steps, arguments->ddim_steps);
+    override_integer(&settings->resample_every, arguments->resample_every);
+    override_integer(&settings->pixel_iterations, arguments->pixel_iterations);
+    override_integer(&settings->latent_iterations, arguments->latent_iterations);
+    if (!isnan(arguments->ddim_eta))
+        settings->ddim_eta = arguments->ddim_eta;
+    if (!isnan(arguments->gamma))
+        settings->gamma = arguments->gamma;
+    if (arguments->memory_limit != UNSET)
+        settings->memory_limit_bytes = (size_t)arguments->memory_limit;
+    settings->seed = choose_seed(arguments);
+    settings->threads = choose_threads(arguments);
+    settings->kernels = choose_kernels(arguments, status);
+    return status->code;
+}
+
+static int check_flags(const struct arguments *arguments, struct status *status)
+{
+    if (require(arguments->task_config, "task_config", "the measurement operator and its noise",
+                status) ||
+        require(arguments->save_dir, "save_dir", "the folder for the results", status))
+        return status->code;
+    return STATUS_OK;
+}
+
+static int set_sigma(struct session *session, struct status *status)
+{
+    const struct arguments *arguments = session->arguments;
+    session->settings.sigma =
+        isnan(arguments->sigma) ? task_noise_sigma(session->task) : arguments->sigma;
+    if (session->settings.preset == PRESET_PAPER && !(session->settings.sigma >= 0))
+        return status_set(status, STATUS_BAD_INPUT,
+                          "%s: the noise level is unknown, and --preset paper stops at it; give "
+                          "--sigma S",
+                          arguments->task_config);
+    return STATUS_OK;
+}
+
+static int session_open(struct session *session, const struct arguments *arguments,
+                        struct status *status)
+{
+    session->arguments = arguments;
+    if (settings_from(&session->settings, arguments, status))
+        return status->code;
+    session->task = task_open(arguments->task_config, status);
+    if (!session->task || set_sigma(session, status) ||
+        open_model(&session->model, arguments, true, status))
+        return status->code;
+    const struct model_config *config = &session->model.config;
+    if (!config->unet.present || !config->autoencoder.present)
+        return status_set(status, STATUS_BAD_INPUT, "%s has no %s, which solve needs",
+                          model_file(arguments), config->unet.present ? "autoencoder" : "UNet");
+    if (arguments->noise && (npy_read(&session->noise, arguments->noise, status) ||
+                             check_finite(&session->noise, arguments->noise, status)))
+        return status->code;
+    return STATUS_OK;
+}
+
+static void session_close(struct session *session)
+{
+    array_free(&session->noise);
+    model_close(&session->model);
+    task_free(session->task);
+}
+
+/* Said once, and only when everything that can be checked has been. */
+static void print_notes(const struct session *session)
+{
+    const struct arguments *arguments = session->arguments;
+    for (const char *const *note = task_notes(session->task); note && *note; note++)
+        fprintf(stderr, "resample: note: %s\n", *note);
+    if (arguments->n_samples_per_class != UNSET && arguments->n_samples_per_class != 1)
+        fprintf(stderr, "resample: note: --n_samples_per_class does nothing here: one "
+                        "reconstruction per picture\n");
+    if (arguments->gpu != UNSET)
+        fprintf(stderr, "resample: note: --gpu does nothing: this build runs on the CPU\n");
+    if (!isnan(arguments->ddim_scale) && arguments->ddim_scale != 1)
+        fprintf(stderr, "resample: note: --ddim_scale does nothing: the model is unconditional\n");
+    if (arguments->model_config)
+        fprintf(stderr, "resample: note: --model_config does nothing (nor in the official "
+                        "script)\n");
+}
+
+/* --noise must be latent-shaped for this picture. */
+static int use_noise(struct session *session, const struct problem *problem, struct status *status)
+{
+    if (!session->noise.values)
+        return STATUS_OK;
+    int factor = model_latent_factor(&session->model);
+    const int64_t latent[3] = {session->model.config.autoencoder.embed_dim,
+                               problem->height / factor, problem->width / factor};
+    char given[96], expected[96];
+    if (session->noise.rank != 4 || memcmp(session->noise.shape + 1, latent, sizeof latent) != 0)
+        return status_set(status, STATUS_BAD_INPUT, "%s: its shape is %s; expected Kx%s",
+                          session->arguments->noise,
+                          shape_text(given, session->noise.rank, session->noise.shape),
+                          shape_text(expected, 3, latent));
+    session->settings.noise = session->noise.values;
+    session->settings.noise_count = session->noise.shape[0];
+    return STATUS_OK;
+}
+
+/* ---- the run ---- */
+
+struct watch {
+    struct progress progress;
+    FILE *trace;
+};
+
+static void on_step(void *context, const struct resample_step *step, const float *latent)
+{
+    (void)latent;
+    trace_write(((struct watch *)context)->trace, step);
+}
+
+static void on_progress(void *context, const struct resample_progress *state)
+{
+    progress_show(&((struct watch *)context)->progress, state);
+}
+
+static int print_estimate(struct resample_solver *solver, const struct session *session,
+                          int pictures, struct status *status)
+{
+    double decoder_seconds, unet_seconds, total_seconds;
+    char total[32], plan[32];
+    struct memory_report memory;
+    if (resample_estimate(solver, &decoder_seconds, &unet_seconds, &total_seconds, status))
+        return status->code;
+    resample_memory(solver, &memory);
+    bool official = session->settings.preset == PRESET_OFFICIAL;
+    fprintf(stderr,
+            "resample: %s preset, %d steps, %s, %d threads; plan %s; one decoder pass %.2g s; at "
+            "most %s%s\n",
+            official ? "official" : "paper", session->settings.ddim_steps,
+            session->settings.kernels->name, session->settings.threads,
+            bytes_text(plan, (double)memory.total_bytes), decoder_seconds,
+            duration_text(total, total_seconds * pictures), pictures > 1 ? " for all" : "");
+    if (total_seconds > long_run_seconds)
+        fprintf(stderr,
+                "resample: to be faster: %sfewer --ddim_steps, or a lower "
+                "--latent-iterations\n",
+                official ? "--preset paper, " : "");
+    return STATUS_OK;
+}
+
+static void trace_path(char path[static PATH_MAX], const struct problem *problem, const char *end)
+{
+    snprintf(path, PATH_MAX, "%.*s/trace.jsonl%s", PATH_MAX - 64, problem->directory, end);
+}
+
+/* Runs with a trace that is readable while it grows and takes its name when the run has ended. */
+static int run_traced(struct resample_solver *solver, const struct problem *problem,
+                      struct outcome *outcome, struct status *status)
+{
+    char growing[PATH_MAX], final[PATH_MAX];
+    trace_path(growing, problem, ".part");
+    trace_path(final, problem, "");
+    struct watch watch = {.trace = fopen(growing, "w")};
+    if (!watch.trace)
+        return status_set(status, STATUS_BAD_INPUT, "cannot write %s: %s", growing,
+                          strerror(errno));
+    progress_start(&watch.progress);
+    const struct resample_observer observer = {
+        .context = &watch, .step = on_step, .progress = on_progress, .cancelled = interrupt_flag()};
+    resample_run(solver, problem->measurement.values, &observer, &outcome->result, status);
+    progress_end(&watch.progress);
+    bool written = !ferror(watch.trace);
+    if (fclose(watch.trace) != 0 || !written || rename(growing, final) != 0)
+        status_set(status, STATUS_FAILURE, "cannot write %s: %s", final, strerror(errno));
+    return status->code;
+}
+
+/* Runs and writes. An interruption is an outcome like another, with its own exit status. */
+static int run_and_write(struct resample_solver *solver, const struct problem *problem,
+                         const struct session *session, struct outcome *outcome,
+                         struct status *status)
+{
+    interrupt_defer(true);
+    run_traced(solver, problem, outcome, status);
+    outcome->interrupted = status->code == STATUS_INTERRUPTED;
+    if (status_ok(status) || outcome->interrupted) {
+        struct status writing = {0};
+        outcome_score(outcome, problem);
+        if (outcome_write(outcome, problem, session, &writing))
+            *status = writing;
+    }
+    interrupt_defer(false);
+    if (status->code == STATUS_INTERRUPTED)
+        snprintf(status->message, sizeof status->message,
+                 "interrupted; what was reached is in %.900s", problem->directory);
+    return status->code;
+}
+
+/* Everything of one picture. `pictures` is how many there are, for the estimate and the notes,
+ * which come with the first. */
+static int solve_problem(struct session *session, struct problem *problem, int pictures, bool first,
+                         struct outcome *outcome, struct status *status)
+{
+    struct resample_solver *solver = NULL;
+    size_t existing;
+    if (problem_open(problem, session, status) || use_noise(session, problem, status) ||
+        (first && verify_model(&session->model, status)) ||
+        directory_make(problem->directory, &existing, status))
+        return status->code;
+    session->settings.seed = problem->seed;
+    solver =
+        resample_create(&session->model, &problem->operator, & session->settings, true, status);
+    if (!solver) {
+        directory_undo(problem->directory, existing);
+        return status->code;
+    }
+    if (first)
+        print_notes(session);
+    if (first && print_estimate(solver, session, pictures, status))
+        goto done;
+    run_and_write(solver, problem, session, outcome, status);
+done:
+    resample_free(solver);
+    return status->code;
+}
+
+static int solve_single(struct session *session, const char *truth_path, struct status *status)
+{
+    struct problem problem = {.truth_path = truth_path,
+                              .measurement_path = session->arguments->measurement,
+                              .seed = session->settings.seed};
+    struct outcome outcome = {0};
+    snprintf(problem.directory, sizeof problem.directory, "%s", session->arguments->save_dir);
+    solve_problem(session, &problem, 1, true, &outcome, status);
+    if (status_ok(status))
+        outcome_print(&outcome, &problem, session);
+    resample_result_free(&outcome.result);
+    problem_close(&problem);
+    return status->code;
+}
+
+/* ---- folders ---- */
+
+/* "a/b.png" under the folder becomes SAVE_DIR/a_b; with its ending where that would be taken. */
+static void name_directory(struct problem *problem, const struct picture_list *list, int index,
+                           const char *folder, const char *save_dir)
+{
+    const char *path = list->paths[index] + strlen(folder);
+    path += strspn(path, "/");
+    const char *dot = strrchr(path, '.');
+    int stem = (int)(dot - path);
+    for (int i = 0; i < list->count; i++)
+        if (i != index && strncmp(list->paths[i], list->paths[index],
+                                  (size_t)(dot + 1 - list->paths[index])) == 0)
+            stem = (int)strlen(path);
+    int start = snprintf(problem->directory, sizeof problem->directory, "%.1024s/", save_dir);
+    snprintf(problem->directory + start, sizeof problem->directory - (size_t)start, "%.*s", stem,
+             path);
+    for (char *c = problem->directory + start; *c; c++)
+        if (*c == '/')
+            *c = '_';
+}
+
+static int check_all(const struct session *session, const struct picture_list *list,
+                     struct status *status)
+{
+    for (int i = 0; i < list->count && status_ok(status); i++) {
+        struct problem problem = {.truth_path = list->paths[i]};
+        problem_read_truth(&problem, session, status);
+        problem_close(&problem);
+    }
+    return status->code;
+}
+
+struct summary {
+    char *csv;
+    size_t csv_bytes;
+    FILE *stream;
+    double sum, squares;
+    int count;
+};
+
+static void add_row(struct summary *summary, const struct problem *problem,
+                    const struct outcome *outcome)
+{
+    double psnr = outcome->reconstruction.psnr_db;
+    fprintf(summary->stream, "\"%s\",%.4f,%.6f,%.4f,%.6f,%lld,%lld,%.3f\n", problem->truth_path,
+            psnr, outcome->reconstruction.ssim, outcome->baseline.psnr_db, outcome->baseline.ssim,
+            (long long)outcome->result.decoder_evaluations,
+            (long long)outcome->result.unet_evaluations, outcome->result.seconds);
+    summary->sum += psnr;
+    summary->squares += psnr * psnr;
+    summary->count++;
+    printf("%s: %.2f dB PSNR, %.3f SSIM", problem->truth_path, psnr, outcome->reconstruction.ssim);
+    if (problem->baseline)
+        printf(" (%s %.2f dB, %.3f)", problem->baseline_name, outcome->baseline.psnr_db,
+               outcome->baseline.ssim);
+    printf("  -> %s/\n", problem->directory);
+    fflush(stdout);
+}
+
+static int write_summary(struct summary *summary, const char *save_dir, struct status *status)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%.1024s/summary.csv", save_dir);
+    if (fclose(summary->stream) != 0)
+        return status_set(status, STATUS_FAILURE, "out of memory for %s", path);
+    if (summary->count > 0) {
+        struct status writing = {0};
+        double mean = summary->sum / summary->count;
+        double variance = fmax(summary->squares / summary->count - mean * mean, 0);
+        if (file_write(path, summary->csv, summary->csv_bytes, &writing))
+            status_set(status, writing.code, "%s", writing.message);
+        printf("%d pictures: %.2f dB PSNR on average, deviation %.2f dB; %s\n", summary->count,
+               mean, sqrt(variance), path);
+    }
+    free(summary->csv);
+    return status->code;
+}
+
+static int solve_folder(struct session *session, const char *folder, struct status *status)
+{
+    struct picture_list list;
+    struct summary summary = {0};
+    if (list_pictures(&list, folder, status) || check_all(session, &list, status))
+        goto done;
+    summary.stream = open_memstream(&summary.csv, &summary.csv_bytes);
+    if (!summary.stream) {
+        status_set(status, STATUS_FAILURE, "out of memory for summary.csv");
+        goto done;
+    }
+    fprintf(summary.stream, "picture,psnr_db,ssim,baseline_psnr_db,baseline_ssim,"
+                            "decoder_evaluations,unet_evaluations,seconds\n");
+    uint64_t seed = session->settings.seed;
+    for (int i = 0; i < list.count && status_ok(status); i++) {
+        struct problem problem = {.truth_path = list.paths[i], .seed = seed + (uint64_t)i};
+        struct outcome outcome = {0};
+        name_directory(&problem, &list, i, folder, session->arguments->save_dir);
+        if (solve_problem(session, &problem, list.count, i == 0, &outcome, status) == STATUS_OK)
+            add_row(&summary, &problem, &outcome);
+        resample_result_free(&outcome.result);
+        problem_close(&problem);
+    }
+    write_summary(&summary, session->arguments->save_dir, status);
+done:
+    list_free(&list);
+    return status->code;
+}
+
+static bool is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+static int solve_session(struct session *session, struct status *status)
+{
+    const struct arguments *arguments = session->arguments;
+    if (arguments->input && is_folder(arguments->input)) {
+        if (arguments->measurement)
+            return status_set(status, STATUS_BAD_INPUT,
+                              "--measurement is of one picture; --input %s is a folder",
+                              arguments->input);
+        return solve_folder(session, arguments->input, status);
+    }
+    if (arguments->input || arguments->measurement)
+        return solve_single(session, arguments->input, status);
+    const char *root = task_data_root(session->task);
+    if (!root)
+        return status_set(status, STATUS_BAD_INPUT,
+                          "nothing to solve: give --input or --measurement, or data.root in %s",
+                          arguments->task_config);
+    return solve_folder(session, root, status);
+}
+
+int solve_command(const struct arguments *arguments, struct status *status)
+{
+    struct session session = {0};
+    size_t existing;
+    if (check_flags(arguments, status) || directory_make(arguments->save_dir, &existing, status))
+        return status->code;
+    if (session_open(&session, arguments, status) == STATUS_OK)
+        solve_session(&session, status);
+    session_close(&session);
+    if (status->code == STATUS_BAD_INPUT)
+        directory_undo(arguments->save_dir, existing);
+    return status->code;
+}

@@ -1,0 +1,61 @@
+/* `resample solve` in three parts: what is to be solved (problem.c), the run (solve.c), and what is
+ * written about it (outcome.c). */
+#ifndef TOOLS_SOLVE_H
+#define TOOLS_SOLVE_H
+
+#include "solvers/resample.h"
+#include "tools/command.h"
+#include "tools/progress.h"
+
+#include <limits.h>
+
+/* What all pictures of one call share. */
+struct session {
+    const struct arguments *arguments;
+    struct task *task;
+    struct model model;
+    struct resample_settings settings;
+    struct array noise; /* --noise */
+};
+
+/* One picture. */
+struct problem {
+    const char *truth_path, *measurement_path; /* either may be NULL */
+    char directory[PATH_MAX];
+    uint64_t seed;
+    int channels, height, width;
+    struct array truth, measurement; /* values NULL: absent */
+    struct operator operator;
+    float *baseline; /* [C,H,W]: the measurement as a picture of the same size, or NULL */
+    const char *baseline_name;
+};
+
+struct score {
+    double psnr_db, ssim; /* NaN without a truth */
+};
+
+struct outcome {
+    struct resample_result result;
+    struct score reconstruction, baseline;
+    bool interrupted;
+};
+
+/* Reads and checks truth and measurement (made here from the truth when there is none), the size,
+ * and the operator. */
+int problem_open(struct problem *problem, const struct session *session, struct status *status);
+void problem_close(struct problem *problem);
+/* The truth alone, with its size: what can be checked of a folder of pictures before the first. */
+int problem_read_truth(struct problem *problem, const struct session *session,
+                       struct status *status);
+
+void outcome_score(struct outcome *outcome, const struct problem *problem);
+/* Every file but the trace; recon.* only where something was decoded. */
+int outcome_write(const struct outcome *outcome, const struct problem *problem,
+                  const struct session *session, struct status *status);
+/* The summary on stdout. */
+void outcome_print(const struct outcome *outcome, const struct problem *problem,
+                   const struct session *session);
+/* One line of trace.jsonl. */
+void trace_write(FILE *file, const struct resample_step *step);
+
+#endif
