@@ -1,6 +1,5 @@
-/* Parallel-beam CT: y = (2/H) R((x+1)/2), R the ray sum in pixels (operators.md section 6.4): the
- * mean of x+1 along a ray as long as the picture's side H (the larger one). As y = (1/H) R(x) +
- * (1/H) R(1), the second term is a constant. */
+/* Parallel-beam CT: y = (2/H) R((x+1)/2) = (1/H) R(x+1), R the ray sum in pixels (operators.md
+ * section 6.4): the mean of x+1 along a ray as long as the picture's side H (the larger one). */
 #include "kernels/radon.h"
 #include "operators/filtered_back_projection.h"
 #include "operators/kinds.h"
@@ -9,18 +8,17 @@
 #include <math.h>
 #include <stdlib.h>
 
-enum { MAX_VIEWS = 100000, MAX_DETECTORS = 65536 };
+enum { MAX_VIEWS = 100000, MAX_DETECTORS = 65536, MAX_RAYS = 1 << 27 };
 
 static const double pi = 3.14159265358979323846;
 
 struct scanner {
     int64_t views, detectors;
-    double *geometry; /* as the kernel wants it */
-    double *constant; /* (1/H) R(1), [views,detectors] */
+    double *geometry; /* as the kernel wants it, of scale 1/H */
 };
 
 struct slots {
-    int geometry, constant;
+    int geometry, ones;
 };
 
 static void destroy(struct operator *self)
@@ -29,7 +27,6 @@ static void destroy(struct operator *self)
     if (!scanner)
         return;
     free(scanner->geometry);
-    free(scanner->constant);
     free(scanner);
 }
 
@@ -121,32 +118,20 @@ static int set_detectors(struct scanner *scanner, int64_t side, const struct tas
     return STATUS_OK;
 }
 
-/* The projection of a picture of ones, and with it whether any ray meets the picture. */
-static int project_ones(struct operator *self, struct scanner *scanner, struct status *status)
+static int check_rays(const struct operator *self, const struct scanner *scanner,
+                      const struct task *task, struct status *status)
 {
-    int64_t height = self->image_shape[1], width = self->image_shape[2];
     int64_t rays = scanner->views * scanner->detectors;
-    double seen = 0;
-    double *ones =
-        status_calloc(status, (unsigned long)(height * width), sizeof(double), "a picture");
-    scanner->constant = status_calloc(status, (unsigned long)rays, sizeof(double), "a sinogram");
-    if (status_ok(status)) {
-        for (int64_t i = 0; i < height * width; i++)
-            ones[i] = 1;
-        struct tensor input[2] = {
-            {ones, TYPE_F64, {1, height, width, 1}},
-            {scanner->geometry, TYPE_F64, {1, 1, 1, RADON_GEOMETRY_HEADER + 2 * scanner->views}}};
-        struct tensor output = {
-            scanner->constant, TYPE_F64, {1, scanner->views, scanner->detectors, 1}};
-        struct kernel_call call = {.input = input, .output = &output, .threads = 1};
-        kernels_plain_f64()->kernel[KERNEL_radon].run(&call);
-        for (int64_t i = 0; i < rays; i++)
-            seen += scanner->constant[i];
-    }
-    free(ones);
-    if (status_ok(status) && seen == 0)
-        status_set(status, STATUS_BAD_INPUT, "ct_radon: no ray meets the picture");
-    return status->code;
+    if (rays > MAX_RAYS)
+        return task_error(task, "operator", status, "%lld rays; at most %d are possible",
+                          (long long)rays, (int)MAX_RAYS);
+    for (int64_t i = 0; i < rays; i++)
+        if (radon_ray(scanner->geometry, i / scanner->detectors, i % scanner->detectors,
+                      self->image_shape[1], self->image_shape[2])
+                .samples > 0)
+            return STATUS_OK;
+    return task_error(task, "operator", status, "no ray meets the picture of %lldx%lld pixels",
+                      (long long)self->image_shape[1], (long long)self->image_shape[2]);
 }
 
 static int create(struct operator *self, const struct task *task, uint64_t seed,
@@ -162,37 +147,37 @@ static int create(struct operator *self, const struct task *task, uint64_t seed,
     const int64_t shape[4] = {image[0], scanner->views, scanner->detectors, image[3]};
     for (int i = 0; i < 4; i++)
         self->measurement_shape[i] = shape[i];
-    return project_ones(self, scanner, status);
+    return check_rays(self, scanner, task, status);
 }
 
 static void *bind(const struct operator *self, struct program *program, struct status *status)
 {
     const struct scanner *scanner = self->data;
-    const int64_t *shape = self->measurement_shape;
-    int64_t elements = shape[0] * shape[1] * shape[2] * shape[3];
+    const int64_t *image = self->image_shape;
+    int64_t elements = image[0] * image[1] * image[2] * image[3];
     struct slots *slots = status_calloc(status, 1, sizeof *slots, "an operator's tables");
-    double *constant = status_calloc(status, (unsigned long)elements, sizeof(double), "a sinogram");
-    if (!slots || !constant) {
-        free(constant);
+    double *ones = status_calloc(status, (unsigned long)elements, sizeof(double), "a picture");
+    if (!slots || !ones) {
+        free(ones);
         free(slots);
         return NULL;
     }
     for (int64_t i = 0; i < elements; i++)
-        constant[i] = scanner->constant[i / shape[3] % (shape[1] * shape[2])];
+        ones[i] = 1;
     slots->geometry = program_constant_f64(
         program, "operator.geometry",
         (const int64_t[]){1, 1, 1, RADON_GEOMETRY_HEADER + 2 * scanner->views}, scanner->geometry);
-    slots->constant = program_constant_real(program, "operator.constant", shape, constant);
-    free(constant);
+    slots->ones = program_constant_real(program, "operator.ones", image, ones);
+    free(ones);
     return slots;
 }
 
 static value record(const struct operator *self, const void *bound, struct tape *tape, value x)
 {
     const struct slots *slots = bound;
-    value sinogram =
-        tape_radon(tape, x, tape_state(tape, slots->geometry), self->measurement_shape[2]);
-    return tape_combine(tape, 1, sinogram, 1, tape_state(tape, slots->constant));
+    value attenuation = tape_combine(tape, 1, x, 1, tape_state(tape, slots->ones));
+    return tape_radon(tape, attenuation, tape_state(tape, slots->geometry),
+                      self->measurement_shape[2]);
 }
 
 static value record_adjoint(const struct operator *self, const void *bound, struct tape *tape,

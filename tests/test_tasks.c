@@ -1,5 +1,6 @@
 /* Task files: the official ones read unchanged, and one clear line for everything that is wrong. */
 #include "operators/operator.h"
+#include "tests/support/mutate.h"
 #include "tests/support/temporary.h"
 
 #include <setjmp.h>
@@ -196,12 +197,42 @@ static void files_beside_the_task(void **state)
     rmdir(folder);
 }
 
+static int read_mutation(const struct mutation *mutation, void *context)
+{
+    (void)context;
+    struct status status = {0};
+    struct operator self;
+    const int64_t image[4] = {1, 48, 56, 1};
+    struct task *task = task_open(mutation->path, &status);
+    if (task && operator_create(&self, task, image, 1, &status) == STATUS_OK)
+        operator_destroy(&self);
+    task_free(task);
+    bool refused = status.code == STATUS_BAD_INPUT && status.message[0];
+    return status.code == STATUS_OK || refused ? 0 : 1;
+}
+
+static void mutations(void **state)
+{
+    (void)state;
+    const char *files[] = {"ct_25_views", "super_resolution_x4", "gaussian_deblur",
+                           "inpainting_random"};
+    for (int i = 0; i < 4; i++) {
+        char path[128];
+        size_t length;
+        snprintf(path, sizeof path, "tests/data/tasks/%s.yaml", files[i]);
+        unsigned char *original = mutate_load(path, &length);
+        assert_non_null(original);
+        assert_int_equal(mutate_run(files[i], original, length, 1, 2500, read_mutation, NULL), 0);
+        free(original);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(official_files),           cmocka_unit_test(nonlinear_blur_is_unknown),
         cmocka_unit_test(other_samplers_are_noted), cmocka_unit_test(errors),
-        cmocka_unit_test(files_beside_the_task),
+        cmocka_unit_test(files_beside_the_task),    cmocka_unit_test(mutations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

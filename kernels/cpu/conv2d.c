@@ -1,0 +1,73 @@
+/* Chooses between the direct and the Winograd convolution by shape (spec of both: conv2d.h). */
+#include "kernels/cpu/conv2d.h"
+
+enum {
+    /* Winograd packs a weight into four times its size: it has to save more than that costs */
+    WINOGRAD_LEAST_TILES = 48,
+    WINOGRAD_LEAST_CHANNELS = 16
+};
+
+enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const int64_t x[4],
+                                       const int64_t y[4], bool backward)
+{
+    bool same = a->kernel_height == 3 && a->kernel_width == 3 && a->stride == 1 &&
+                a->pad_top == 1 && a->pad_left == 1 && a->pad_bottom == 1 && a->pad_right == 1;
+    int64_t tiles = y[0] * divide_up(y[1], 4) * divide_up(y[2], 4);
+    if (same && tiles >= WINOGRAD_LEAST_TILES && x[3] >= WINOGRAD_LEAST_CHANNELS &&
+        y[3] >= WINOGRAD_LEAST_CHANNELS)
+        return WEIGHT_WINOGRAD;
+    return backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT;
+}
+
+size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4])
+{
+    if (form == WEIGHT_WINOGRAD)
+        return ISA_NAME(conv2d_winograd_bytes)(shape);
+    if (form == WEIGHT_PLAIN)
+        return (size_t)(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof(float);
+    return ISA_NAME(conv2d_direct_bytes)(shape, form == WEIGHT_DIRECT_BACKWARD);
+}
+
+void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4], const float *oihw,
+                           void *packed, int threads)
+{
+    if (form == WEIGHT_WINOGRAD)
+        ISA_NAME(conv2d_winograd_pack)(shape, oihw, packed, threads);
+    else
+        ISA_NAME(conv2d_direct_pack)(shape, oihw, form == WEIGHT_DIRECT_BACKWARD, packed, threads);
+}
+
+static void convolve(const struct kernel_call *call, bool backward)
+{
+    if (call->attributes->conv2d.form == WEIGHT_WINOGRAD)
+        ISA_NAME(conv2d_winograd)(call, backward);
+    else
+        ISA_NAME(conv2d_direct)(call, backward);
+}
+
+static size_t workspace(const struct kernel_call *call, bool backward)
+{
+    return call->attributes->conv2d.form == WEIGHT_WINOGRAD
+               ? ISA_NAME(conv2d_winograd_workspace)(call, backward)
+               : ISA_NAME(conv2d_direct_workspace)(call, backward);
+}
+
+void ISA_NAME(conv2d)(const struct kernel_call *call)
+{
+    convolve(call, false);
+}
+
+size_t ISA_NAME(conv2d_workspace)(const struct kernel_call *call)
+{
+    return workspace(call, false);
+}
+
+void ISA_NAME(conv2d_backward_data)(const struct kernel_call *call)
+{
+    convolve(call, true);
+}
+
+size_t ISA_NAME(conv2d_backward_data_workspace)(const struct kernel_call *call)
+{
+    return workspace(call, true);
+}

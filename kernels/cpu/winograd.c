@@ -1,0 +1,419 @@
+/* F(4x4, 3x3) on the points {0, +-sqrt2, +-1/sqrt2, infinity} (cpu-kernels.md section 1): input
+ * tiles of 6x6 pixels at stride 4 are transformed to 36 positions, 36 matrix products over the
+ * channels follow, and each 4x4 output tile is transformed back. Reversing a 3-tap filter only
+ * permutes its transform on these points, so backward-data is the same convolution of the output's
+ * gradient that reads the same packed weight at permuted positions, transposed block by block.
+ *
+ * The tiles are worked on strip by strip: (1) units transform a block of tiles for some channels
+ * into V[position][tile][channel], which stays in the third-level cache; (2) units multiply a block
+ * of tiles by some panels of the weight into M[position][tile][lane] in the second-level cache and
+ * store its output tiles. */
+#include "kernels/cpu/conv2d.h"
+
+#include <omp.h>
+#include <string.h>
+
+#define SQRT2 1.41421356237309505f
+
+enum {
+    STRIP_TILES = 264,
+    INPUT_TILES = 8,     /* of an input unit */
+    INPUT_CHANNELS = 64, /* of an input unit */
+    UNIT_PANELS = 2,     /* of an output unit */
+    UNIT_COLUMNS = UNIT_PANELS * TILE_COLUMNS,
+    PAD_FLOATS = 16 /* rows and planes must not be multiples of 4096 bytes apart */
+};
+
+struct winograd {
+    const float *x, *weight, *bias, *residual;
+    float *y;
+    int64_t n, h, w, channels;  /* the convolution's own size, upsampled; its input channels */
+    int64_t outputs;            /* its output channels */
+    int64_t x_h, x_w, y_h, y_w; /* of the tensors in memory */
+    bool backward;
+    int input_shift;  /* 1: pixels are read from a picture half the size */
+    int output_shift; /* 1: sums of 2x2 outputs go to a picture half the size */
+    int64_t tile_rows, tile_columns, tiles;
+    int64_t block_tiles, v_row, v_plane, m_plane;
+    int64_t panels;
+    float *v, *zeros, *m; /* m: one per thread, then the panel that backward transposes */
+    int64_t m_floats, panel_floats;
+};
+
+/* Blocks of at most `most` tiles, all alike: a longer one in backward, where each transposes its
+ * panel of the weight anew. */
+static int64_t block_size(int64_t strip_tiles, bool backward)
+{
+    int64_t most = (backward ? 126 : 66) / TILE_ROWS * TILE_ROWS;
+    int64_t blocks = divide_up(strip_tiles, most);
+    return divide_up(divide_up(strip_tiles, blocks), TILE_ROWS) * TILE_ROWS;
+}
+
+static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
+{
+    const int64_t *x = call->input[0].shape, *y = call->output[0].shape;
+    int upsample = call->attributes->conv2d.upsample;
+    memset(g, 0, sizeof *g);
+    g->x = call->input[0].data;
+    g->weight = call->input[1].data;
+    g->bias = backward ? NULL : call->input[2].data;
+    g->residual = backward ? NULL : call->input[3].data;
+    g->y = call->output[0].data;
+    g->backward = backward;
+    g->input_shift = !backward && upsample == 2;
+    g->output_shift = backward && upsample == 2;
+    g->n = x[0];
+    g->x_h = x[1], g->x_w = x[2], g->y_h = y[1], g->y_w = y[2];
+    g->h = x[1] << g->input_shift, g->w = x[2] << g->input_shift;
+    g->channels = x[3], g->outputs = y[3];
+    g->tile_rows = divide_up(g->h, 4), g->tile_columns = divide_up(g->w, 4);
+    g->tiles = g->n * g->tile_rows * g->tile_columns;
+    int64_t strip_tiles = least(g->tiles, STRIP_TILES);
+    g->block_tiles = block_size(strip_tiles, backward);
+    g->v_row = divide_up(g->channels, LANES) * LANES + PAD_FLOATS;
+    g->v_plane = strip_tiles * g->v_row + PAD_FLOATS;
+    g->m_plane = g->block_tiles * UNIT_COLUMNS + PAD_FLOATS;
+    g->panels = divide_up(g->outputs, TILE_COLUMNS);
+    g->m_floats = POSITIONS * g->m_plane;
+    g->panel_floats =
+        backward ? divide_up(g->channels, TILE_COLUMNS) * TILE_COLUMNS * TILE_COLUMNS : 0;
+}
+
+size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool backward)
+{
+    struct winograd g;
+    describe(&g, call, backward);
+    return (size_t)(POSITIONS * g.v_plane + g.v_row +
+                    call->threads * (g.m_floats + g.panel_floats)) *
+           sizeof(float);
+}
+
+/* One line of B^T: d[0..5] (step apart) to t[0..5] (out_step apart). */
+ALWAYS_INLINE void transform_input(const vector_f32 *d, int step, vector_f32 *t, int out_step)
+{
+    vector_f32 d0 = d[0], d1 = d[step], d2 = d[2 * step];
+    vector_f32 d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    vector_f32 e = d4 - 0.5f * d2, o = SQRT2 * (d3 - 0.5f * d1);
+    vector_f32 f = 2.0f * d2 - d4, p = SQRT2 * (d1 - 0.5f * d3);
+    t[0] = d0 - 2.5f * d2 + d4;
+    t[out_step] = e + o;
+    t[2 * out_step] = e - o;
+    t[3 * out_step] = f + p;
+    t[4 * out_step] = f - p;
+    t[5 * out_step] = d1 - 2.5f * d3 + d5;
+}
+
+/* One line of A^T: m[0..5] to y[0..3]. */
+ALWAYS_INLINE void transform_output(const vector_f32 *m, int step, vector_f32 *y, int out_step)
+{
+    vector_f32 p = m[step] + m[2 * step], q = m[step] - m[2 * step];
+    vector_f32 r = m[3 * step] + m[4 * step], t = m[3 * step] - m[4 * step];
+    y[0] = m[0] + p + 2.0f * r;
+    y[out_step] = SQRT2 * (q + t);
+    y[2 * out_step] = 2.0f * p + r;
+    y[3 * out_step] = SQRT2 * (2.0f * q + 0.5f * t) + m[5 * step];
+}
+
+struct tile_place {
+    int64_t n, row, column; /* of the tile's first output pixel */
+};
+
+static struct tile_place place_of(const struct winograd *g, int64_t tile)
+{
+    int64_t per_picture = g->tile_rows * g->tile_columns;
+    return (struct tile_place){tile / per_picture, tile % per_picture / g->tile_columns * 4,
+                               tile % g->tile_columns * 4};
+}
+
+/* Step 1 */
+
+static void input_pixels(const struct winograd *g, int64_t tile, const float *pixel[POSITIONS])
+{
+    struct tile_place at = place_of(g, tile);
+    for (int i = 0; i < POSITIONS; i++) {
+        int64_t h = at.row - 1 + i / 6, w = at.column - 1 + i % 6;
+        bool inside = h >= 0 && h < g->h && w >= 0 && w < g->w;
+        pixel[i] = inside ? g->x + ((at.n * g->x_h + (h >> g->input_shift)) * g->x_w +
+                                    (w >> g->input_shift)) *
+                                       g->channels
+                          : g->zeros;
+    }
+}
+
+ALWAYS_INLINE void transform_pixels(const float *const pixel[POSITIONS], int64_t channel,
+                                    int64_t left, float *v, int64_t v_plane)
+{
+    vector_f32 d[6], t[POSITIONS], line[6];
+    for (int column = 0; column < 6; column++) {
+        for (int row = 0; row < 6; row++)
+            d[row] = load_part(pixel[row * 6 + column] + channel, left);
+        transform_input(d, 1, t + column, 6);
+    }
+    for (int row = 0; row < 6; row++) {
+        transform_input(t + row * 6, 1, line, 1);
+        for (int column = 0; column < 6; column++)
+            vector_store(v + (row * 6 + column) * v_plane, line[column]);
+    }
+}
+
+static void input_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
+                       int64_t channel, int64_t channel_end)
+{
+    for (int64_t tile = first; tile < end; tile++) {
+        const float *pixel[POSITIONS];
+        input_pixels(g, tile, pixel);
+        float *v = g->v + (tile - strip) * g->v_row;
+        int64_t c = channel;
+        for (; c + LANES <= channel_end; c += LANES)
+            transform_pixels(pixel, c, LANES, v + c, g->v_plane);
+        if (c < channel_end)
+            transform_pixels(pixel, c, channel_end - c, v + c, g->v_plane);
+    }
+}
+
+/* Step 2 */
+
+/* Position (i, j) of the weight's transform as the rotated filter has it. */
+static int rotated_position(int position)
+{
+    static const int permutation[6] = {5, 3, 4, 1, 2, 0};
+    return permutation[position / 6] * 6 + permutation[position % 6];
+}
+
+/* Lane l of the two rows that exchange bit s of row and lane number (of row p with the bit clear,
+ * of q with it set). */
+#define LOW(l, s)     ((l) & (s) ? LANES + (l) - (s) : (l))
+#define HIGH(l, s)    ((l) & (s) ? LANES + (l) : (l) + (s))
+#define FOUR(m, l, s) m((l), s), m((l) + 1, s), m((l) + 2, s), m((l) + 3, s)
+#if VECTOR_BYTES == 16
+#define EACH_LANE(m, s) FOUR(m, 0, s)
+#elif VECTOR_BYTES == 32
+#define EACH_LANE(m, s) FOUR(m, 0, s), FOUR(m, 4, s)
+#else
+#define EACH_LANE(m, s) FOUR(m, 0, s), FOUR(m, 4, s), FOUR(m, 8, s), FOUR(m, 12, s)
+#endif
+#define EXCHANGE_BIT(a, s)                                                                         \
+    for (int i = 0; i < LANES; i++)                                                                \
+        if (!(i & (s))) {                                                                          \
+            vector_f32 p = a[i], q = a[i | (s)];                                                   \
+            a[i] = __builtin_shufflevector(p, q, EACH_LANE(LOW, s));                               \
+            a[i | (s)] = __builtin_shufflevector(p, q, EACH_LANE(HIGH, s));                        \
+        }
+
+/* LANES x LANES numbers at `from` to `to`, transposed; rows lie `stride` apart in both. */
+ALWAYS_INLINE void transpose_square(const float *from, float *to, int64_t stride)
+{
+    vector_f32 a[LANES];
+    for (int i = 0; i < LANES; i++)
+        a[i] = vector_load(from + i * stride);
+    EXCHANGE_BIT(a, 1)
+    EXCHANGE_BIT(a, 2)
+#if VECTOR_BYTES >= 32
+    EXCHANGE_BIT(a, 4)
+#endif
+#if VECTOR_BYTES >= 64
+    EXCHANGE_BIT(a, 8)
+#endif
+    for (int i = 0; i < LANES; i++)
+        vector_store(to + i * stride, a[i]);
+}
+
+/* The block of the forward weight that a backward panel needs, as [channel][lane]: `channel` counts
+ * the forward outputs, `lane` the forward inputs from panel*TILE_COLUMNS on. */
+static const float *backward_panel(const struct winograd *g, int position, int64_t panel,
+                                   float *scratch)
+{
+    int64_t rows = g->outputs; /* of a forward panel: forward inputs */
+    int64_t first = panel * TILE_COLUMNS, count = least(TILE_COLUMNS, rows - first);
+    int64_t forward_panels = divide_up(g->channels, TILE_COLUMNS);
+    for (int64_t p = 0; p < forward_panels; p++) {
+        const float *from =
+            g->weight +
+            ((p * POSITIONS + rotated_position(position)) * rows + first) * TILE_COLUMNS;
+        float *to = scratch + p * TILE_COLUMNS * TILE_COLUMNS;
+        if (count == TILE_COLUMNS) {
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 2; j++)
+                    transpose_square(from + i * LANES * TILE_COLUMNS + j * LANES,
+                                     to + j * LANES * TILE_COLUMNS + i * LANES, TILE_COLUMNS);
+            continue;
+        }
+        for (int64_t k = 0; k < TILE_COLUMNS; k++)
+            for (int64_t lane = 0; lane < TILE_COLUMNS; lane++)
+                to[k * TILE_COLUMNS + lane] = lane < count ? from[lane * TILE_COLUMNS + k] : 0;
+    }
+    return scratch;
+}
+
+static void multiply_panel(const struct winograd *g, const float *v, int64_t tiles,
+                           const float *panel, float *m)
+{
+    for (int64_t tile = 0; tile < tiles; tile += TILE_ROWS) {
+        const float *row[TILE_ROWS];
+        vector_f32 sum[TILE_ROWS][2] = {{{0}}};
+        for (int r = 0; r < TILE_ROWS; r++)
+            row[r] = v + least(tile + r, tiles - 1) * g->v_row;
+        tile_multiply(TILE_ROWS, 2, row, panel, g->channels, sum);
+#pragma GCC unroll 12
+        for (int r = 0; r < TILE_ROWS; r++) {
+            vector_store(m + (tile + r) * UNIT_COLUMNS, sum[r][0]);
+            vector_store(m + (tile + r) * UNIT_COLUMNS + LANES, sum[r][1]);
+        }
+    }
+}
+
+ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_place *at,
+                                 int64_t channel, int64_t left, const vector_f32 y[16])
+{
+    vector_f32 bias = {0};
+    if (g->bias)
+        bias = load_part(g->bias + channel, left);
+    for (int i = 0; i < 16; i++) {
+        int64_t h = at->row + i / 4, w = at->column + i % 4;
+        if (h >= g->h || w >= g->w)
+            continue;
+        int64_t offset = ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel;
+        vector_f32 result = y[i] + bias;
+        if (g->residual)
+            result += load_part(g->residual + offset, left);
+        store_part(g->y + offset, result, left);
+    }
+}
+
+ALWAYS_INLINE void store_sums(const struct winograd *g, const struct tile_place *at,
+                              int64_t channel, int64_t left, const vector_f32 y[16])
+{
+    for (int i = 0; i < 4; i++) {
+        int64_t h = at->row / 2 + i / 2, w = at->column / 2 + i % 2;
+        const vector_f32 *corner = y + i / 2 * 8 + i % 2 * 2;
+        if (h < g->y_h && w < g->y_w)
+            store_part(g->y + ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel,
+                       corner[0] + corner[1] + corner[4] + corner[5], left);
+    }
+}
+
+/* One tile's lanes of M back to pixels. */
+ALWAYS_INLINE void output_vector(const struct winograd *g, const float *m,
+                                 const struct tile_place *at, int64_t channel, int64_t left)
+{
+    vector_f32 d[6], t[24], y[16];
+    for (int column = 0; column < 6; column++) {
+        for (int row = 0; row < 6; row++)
+            d[row] = vector_load(m + (row * 6 + column) * g->m_plane);
+        transform_output(d, 1, t + column, 6);
+    }
+    for (int row = 0; row < 4; row++)
+        transform_output(t + row * 6, 1, y + row * 4, 1);
+    if (g->output_shift)
+        store_sums(g, at, channel, left, y);
+    else
+        store_outputs(g, at, channel, left, y);
+}
+
+static void output_tile(const struct winograd *g, const float *m, int64_t tile, int64_t channel,
+                        int64_t channel_end)
+{
+    struct tile_place at = place_of(g, tile);
+    for (int64_t c = channel; c < channel_end; c += LANES) {
+        if (channel_end - c >= LANES)
+            output_vector(g, m + c - channel, &at, c, LANES);
+        else
+            output_vector(g, m + c - channel, &at, c, channel_end - c);
+    }
+}
+
+static void output_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
+                        int64_t panel, float *m)
+{
+    int64_t last_panel = least(g->panels, panel + UNIT_PANELS);
+    for (int position = 0; position < POSITIONS; position++) {
+        const float *v = g->v + position * g->v_plane + (first - strip) * g->v_row;
+        for (int64_t p = panel; p < last_panel; p++) {
+            const float *b =
+                g->backward ? backward_panel(g, position, p, m + g->m_floats)
+                            : g->weight + (p * POSITIONS + position) * g->channels * TILE_COLUMNS;
+            multiply_panel(g, v, end - first, b,
+                           m + position * g->m_plane + (p - panel) * TILE_COLUMNS);
+        }
+    }
+    int64_t channel = panel * TILE_COLUMNS;
+    for (int64_t tile = first; tile < end; tile++)
+        output_tile(g, m + (tile - first) * UNIT_COLUMNS, tile, channel,
+                    least(g->outputs, channel + UNIT_COLUMNS));
+}
+
+static void run_strip(const struct winograd *g, int64_t strip, int thread)
+{
+    int64_t end = least(g->tiles, strip + STRIP_TILES);
+    int64_t tile_units = divide_up(end - strip, INPUT_TILES);
+    int64_t channel_units = divide_up(g->channels, INPUT_CHANNELS);
+#pragma omp for schedule(dynamic)
+    for (int64_t unit = 0; unit < tile_units * channel_units; unit++) {
+        int64_t first = strip + unit % tile_units * INPUT_TILES;
+        int64_t channel = unit / tile_units * INPUT_CHANNELS;
+        input_unit(g, strip, first, least(end, first + INPUT_TILES), channel,
+                   least(g->channels, channel + INPUT_CHANNELS));
+    }
+    int64_t blocks = divide_up(end - strip, g->block_tiles);
+    int64_t panel_units = divide_up(g->panels, UNIT_PANELS);
+    float *m = g->m + thread * (g->m_floats + g->panel_floats);
+#pragma omp for schedule(dynamic)
+    for (int64_t unit = 0; unit < blocks * panel_units; unit++) {
+        int64_t first = strip + unit % blocks * g->block_tiles;
+        output_unit(g, strip, first, least(end, first + g->block_tiles),
+                    unit / blocks * UNIT_PANELS, m);
+    }
+}
+
+void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
+{
+    struct winograd g;
+    describe(&g, call, backward);
+    g.v = call->workspace;
+    g.zeros = g.v + POSITIONS * g.v_plane;
+    g.m = g.zeros + g.v_row;
+    memset(g.zeros, 0, (size_t)g.v_row * sizeof(float));
+#pragma omp parallel num_threads(call->threads)
+    for (int64_t strip = 0; strip < g.tiles; strip += STRIP_TILES)
+        run_strip(&g, strip, omp_get_thread_num());
+}
+
+/* Packing: U = G g G^T in double, rounded once. */
+
+static void transform_filter(const float *g, double u[POSITIONS])
+{
+    const double s = 1.4142135623730951 / 6;
+    const double G[6][3] = {{1, 0, 0},           {1. / 6, s, 1. / 3},  {1. / 6, -s, 1. / 3},
+                            {1. / 3, s, 1. / 6}, {1. / 3, -s, 1. / 6}, {0, 0, 1}};
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 6; j++) {
+            double sum = 0;
+            for (int r = 0; r < 3; r++)
+                for (int c = 0; c < 3; c++)
+                    sum += G[i][r] * (double)g[r * 3 + c] * G[j][c];
+            u[i * 6 + j] = sum;
+        }
+}
+
+size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4])
+{
+    return (size_t)(divide_up(shape[0], TILE_COLUMNS) * TILE_COLUMNS * shape[1] * POSITIONS) *
+           sizeof(float);
+}
+
+void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], const float *oihw, float *packed,
+                                    int threads)
+{
+    int64_t panels = divide_up(shape[0], TILE_COLUMNS);
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t panel = 0; panel < panels; panel++)
+        for (int64_t i = 0; i < shape[1] * TILE_COLUMNS; i++) {
+            int64_t output = panel * TILE_COLUMNS + i % TILE_COLUMNS, input = i / TILE_COLUMNS;
+            double u[POSITIONS] = {0};
+            if (output < shape[0])
+                transform_filter(oihw + (output * shape[1] + input) * 9, u);
+            for (int position = 0; position < POSITIONS; position++)
+                packed[((panel * POSITIONS + position) * shape[1] + input) * TILE_COLUMNS +
+                       i % TILE_COLUMNS] = (float)u[position];
+        }
+}
