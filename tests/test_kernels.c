@@ -427,9 +427,12 @@ static void every_kernel_has_a_case(void **state)
         covered[cases[i].kernel] = true;
     for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
         covered[elsewhere[i]] = true;
-    for (int id = 0; id < KERNEL_COUNT; id++)
+    for (int id = 0; id < KERNEL_COUNT; id++) {
         if (!covered[id])
             fail_msg("%s has no case", kernel_name((enum kernel_id)id));
+        if (!kernels_cpu_isa("scalar")->kernel[id].run || !kernels_plain_f64()->kernel[id].run)
+            fail_msg("%s is missing from a table", kernel_name((enum kernel_id)id));
+    }
 }
 
 /* Softmax must not overflow, nor attend to padding, when scores are large. */

@@ -1,18 +1,18 @@
 /* The kernel table of one instruction set. */
 #include "kernels/cpu/isa.h"
 
+/* Kernels without a workspace, or without a fast version, leave a declaration unused. */
 #define KERNEL(name, inputs, outputs)                                                              \
-    __attribute__((weak)) void ISA_NAME(name)(const struct kernel_call *call);                     \
-    __attribute__((weak)) size_t ISA_NAME(name##_workspace)(const struct kernel_call *call);       \
+    void ISA_NAME(name)(const struct kernel_call *call);                                           \
+    size_t ISA_NAME(name##_workspace)(const struct kernel_call *call);                             \
     void plain_##name##_f32(const struct kernel_call *call);
 #include "kernels/kernels.def"
 #undef KERNEL
-__attribute__((weak)) enum weight_form
-    ISA_NAME(conv2d_form)(const struct conv2d_attributes *attributes, const int64_t x[4],
-                          const int64_t y[4], bool backward);
-__attribute__((weak)) size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4]);
-__attribute__((weak)) void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4],
-                                                 const float *oihw, void *packed, int threads);
+enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *attributes,
+                                       const int64_t x[4], const int64_t y[4], bool backward);
+size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4]);
+void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4], const float *oihw,
+                           void *packed, int threads);
 
 #define STRING_(x) #x
 #define STRING(x)  STRING_(x)
@@ -61,8 +61,8 @@ const struct kernels *ISA_NAME(kernels_table)(void)
                 FAST_WORKSPACE(axis_filter),
                 FAST_WORKSPACE(tap_filter),
                 FAST_WORKSPACE(tap_filter_adjoint),
-                FAST_WORKSPACE(radon),
-                FAST_WORKSPACE(radon_adjoint),
+                FAST(radon),
+                FAST(radon_adjoint),
             },
         .conv2d_form = ISA_NAME(conv2d_form),
         .weight_bytes = ISA_NAME(weight_bytes),

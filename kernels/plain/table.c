@@ -2,8 +2,8 @@
 #include "kernels/plain/plain.h"
 
 #define KERNEL(name, inputs, outputs)                                                              \
-    __attribute__((weak)) void PLAIN(name)(const struct kernel_call *call);                        \
-    __attribute__((weak)) size_t PLAIN(name##_workspace)(const struct kernel_call *call);
+    void PLAIN(name)(const struct kernel_call *call);                                              \
+    size_t PLAIN(name##_workspace)(const struct kernel_call *call);
 #include "kernels/kernels.def"
 #undef KERNEL
 
@@ -29,13 +29,47 @@ static void pack_weight(enum weight_form weight_form, const int64_t shape[4], co
         values[i] = oihw[i];
 }
 
+#define RUN(name)           [KERNEL_##name] = {PLAIN(name), NULL}
+#define RUN_WORKSPACE(name) [KERNEL_##name] = {PLAIN(name), PLAIN(name##_workspace)}
+
 static const struct kernels table = {
     .name = "plain",
     .kernel =
         {
-#define KERNEL(name, inputs, outputs) {PLAIN(name), PLAIN(name##_workspace)},
-#include "kernels/kernels.def"
-#undef KERNEL
+            RUN(conv2d),
+            RUN(conv2d_backward_data),
+            RUN(group_norm),
+            RUN(group_norm_backward),
+            RUN_WORKSPACE(attention),
+            RUN_WORKSPACE(attention_backward),
+            RUN(silu),
+            RUN(silu_backward),
+            RUN(combine),
+            RUN(combine_scaled),
+            RUN(multiply),
+            RUN(add_channel),
+            RUN(sum_spatial),
+            RUN(concat_channels),
+            RUN(slice_channels),
+            RUN(pad_channels),
+            RUN(timestep_embedding),
+            RUN(vector_quantize),
+            RUN(mean_squared_error),
+            RUN(mean_squared_error_backward),
+            RUN(l2_norm),
+            RUN(l2_norm_backward),
+            RUN(adam_step),
+            RUN(copy),
+            RUN(philox_normal),
+            RUN(ddim_step),
+            RUN(stochastic_resample),
+            RUN(stop_rule),
+            RUN(keep_best),
+            RUN(axis_filter),
+            RUN(tap_filter),
+            RUN_WORKSPACE(tap_filter_adjoint),
+            RUN(radon),
+            RUN_WORKSPACE(radon_adjoint),
         },
     .conv2d_form = form,
     .weight_bytes = weight_bytes,
