@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -354,6 +355,37 @@ static void masks(void **state)
     task_free(task);
 }
 
+/* A white pixel of a mask picture is kept; a kernel picture sums to one. */
+static void pictures_as_tables(void **state)
+{
+    (void)state;
+    enum { HEIGHT = 4, WIDTH = 6, PIXELS = HEIGHT * WIDTH };
+    const int64_t image[4] = {1, HEIGHT, WIDTH, 1};
+    char folder[] = "/tmp/resample-test-XXXXXX", path[64], text[256];
+    float table[PIXELS], x[PIXELS], y[PIXELS];
+    struct status status = {0};
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof path, "%s/table.png", folder);
+    for (int i = 0; i < PIXELS; i++) {
+        table[i] = i % 3 ? 1 : -1;
+        x[i] = 0.25f;
+    }
+    if (png_write(path, table, 1, HEIGHT, WIDTH, NULL, &status))
+        fail_msg("%s", status.message);
+    snprintf(text, sizeof text, TASK("name: inpainting, mask: %s") "  noise: {name: clean}\n",
+             path);
+    measure(text, image, x, 1, 1, y);
+    for (int i = 0; i < PIXELS; i++)
+        assert_true(y[i] == (i % 3 ? 0.25f : 0));
+    snprintf(text, sizeof text, TASK("name: motion_blur, kernel: %s") "  noise: {name: clean}\n",
+             path);
+    measure(text, image, x, 1, 1, y);
+    for (int i = 0; i < PIXELS; i++)
+        assert_true(fabsf(y[i] - 0.25f) < 1e-6f);
+    unlink(path);
+    rmdir(folder);
+}
+
 static void moments(const float *values, int64_t count, double *mean, double *variance)
 {
     *mean = *variance = 0;
@@ -573,6 +605,7 @@ int main(void)
         cmocka_unit_test(filtered_back_projection),
         cmocka_unit_test(transposes),
         cmocka_unit_test(masks),
+        cmocka_unit_test(pictures_as_tables),
         cmocka_unit_test(gaussian_noise),
         cmocka_unit_test(poisson_noise),
         cmocka_unit_test(noise_levels),
