@@ -93,7 +93,7 @@ static void check_case(struct model *model, const struct backend *backend, const
     struct status status = {0};
     struct array x = golden_read("%s/%s.npy", folder, c->input);
     struct array y = golden_read("%s/%s.npy", folder, c->output);
-    struct program *program = program_create(backend->kernels, backend->real, 2);
+    struct program *program = program_create(backend->kernels, backend->real, 1);
     struct tape *tape = program_tape(program, c->output);
     int x_slot = state_like_nchw(program, "x", &x), y_slot = state_like_nchw(program, "y", &y);
     int t_slot = program_state(program, "t", TYPE_F32, (int64_t[4]){x.shape[0], 1, 1, 1});
@@ -235,7 +235,7 @@ static void test_tiny_codes(void **state)
     for (int i = 0; i < count; i++) {
         struct status status = {0};
         struct model model = open_tiny();
-        struct program *program = program_create(backends[i].kernels, TYPE_F32, 2);
+        struct program *program = program_create(backends[i].kernels, TYPE_F32, 1);
         struct tape *tape = program_tape(program, "quantize");
         int z_slot = state_like_nchw(program, "z", &z), q_slot = state_like_nchw(program, "q", &z);
         int index_slot = program_state(program, "index", TYPE_I32, (int64_t[4]){1, 16, 16, 1});
@@ -277,7 +277,7 @@ static void check_loss(const struct backend *backend, bool quantize)
     struct array loss = golden_read("%s/%s.npy", tiny, name);
     struct array gradient = golden_read("%s/%s_grad.npy", tiny, name);
     struct model model = open_tiny();
-    struct program *program = program_create(backend->kernels, TYPE_F32, 2);
+    struct program *program = program_create(backend->kernels, TYPE_F32, 1);
     struct tape *tape = program_tape(program, name);
     int z_slot = state_like_nchw(program, "z", &z);
     int image_slot = state_like_nchw(program, "image", &image);
@@ -367,7 +367,7 @@ static void check_activations(const struct backend *backend)
     struct status status = {0};
     struct array x = golden_read("%s/x.npy", tiny), image = golden_read("%s/img.npy", tiny);
     struct model model = open_tiny();
-    struct watch watch = {.program = program_create(backend->kernels, TYPE_F32, 2)};
+    struct watch watch = {.program = program_create(backend->kernels, TYPE_F32, 1)};
     struct program *program = watch.program;
     model.visit = watch_block;
     model.visit_context = &watch;
