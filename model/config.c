@@ -102,10 +102,12 @@ static const char *text(const struct section *section, const char *key)
     return node && node->kind == YAML_SCALAR ? node->text : "";
 }
 
-static bool ends_with(const char *text, const char *end)
+/* The class that a target names, without its module: "ldm.models.autoencoder.VQModel" -> "VQModel".
+ */
+static const char *class_name(const char *target)
 {
-    size_t a = strlen(text), b = strlen(end);
-    return a >= b && strcmp(text + a - b, end) == 0;
+    const char *dot = strrchr(target, '.');
+    return dot ? dot + 1 : target;
 }
 
 enum { MAX_CHANNELS = 65536, MAX_SIZE = 16384, MAX_CODES = 1 << 20, GROUPS = 32 };
@@ -137,6 +139,13 @@ static void check_heads(const struct section *section, const struct unet_config 
     }
 }
 
+static bool unet_heads_differ(const struct section *section)
+{
+    int heads = integer(section, "num_heads", -1, -1, MAX_CHANNELS);
+    int above = integer(section, "num_heads_upsample", -1, -1, MAX_CHANNELS);
+    return above != -1 && above != heads;
+}
+
 static void check_unet_options(const struct section *section)
 {
     static const char *const switches[] = {"use_scale_shift_norm", "resblock_updown",
@@ -148,6 +157,8 @@ static void check_unet_options(const struct section *section)
         refuse(section, "conv_resample", "not supported; expected true");
     if (integer(section, "dims", 2, 1, 3) != 2)
         refuse(section, "dims", "not supported; expected 2");
+    if (unet_heads_differ(section))
+        refuse(section, "num_heads_upsample", "not supported; expected the same as num_heads");
     if (yaml_find(section->node, "num_classes"))
         refuse(section, "num_classes", "class conditioning is not supported");
     if (yaml_find(section->node, "context_dim"))
@@ -171,11 +182,35 @@ static void read_unet(const struct section *section, struct unet_config *unet)
         return;
     if (unet->num_heads < 1 && unet->num_head_channels < 1)
         refuse(section, "num_heads", "expected num_heads or num_head_channels");
+    if (unet->out_channels != unet->in_channels)
+        refuse(section, "out_channels", "expected the same as in_channels (the noise alone)");
     check_unet_options(section);
     check_widths(section, "model_channels", unet->model_channels, "channel_mult",
                  unet->channel_mult, unet->levels);
     if (status_ok(section->status))
         check_heads(section, unet);
+}
+
+static void check_autoencoder(const struct section *dd,
+                              const struct autoencoder_config *autoencoder)
+{
+    check_widths(dd, "ch", autoencoder->ch, "ch_mult", autoencoder->ch_mult, autoencoder->levels);
+    if (autoencoder->is_vq && autoencoder->double_z)
+        refuse(dd, "double_z", "expected false for a VQ model");
+    if (!autoencoder->is_vq && !autoencoder->double_z)
+        refuse(dd, "double_z", "expected true for a KL model");
+    if (autoencoder->out_ch != autoencoder->in_channels)
+        refuse(dd, "out_ch", "expected the same as in_channels");
+    if (autoencoder->resolution % (1 << (autoencoder->levels - 1)))
+        refuse(dd, "resolution", "does not divide by 2^(levels - 1)");
+    static const char *const switches[] = {"use_linear_attn", "give_pre_end", "tanh_out"};
+    for (size_t i = 0; i < sizeof switches / sizeof *switches; i++)
+        if (boolean(dd, switches[i], false))
+            refuse(dd, switches[i], "not supported; expected false");
+    if (!boolean(dd, "resamp_with_conv", true))
+        refuse(dd, "resamp_with_conv", "not supported; expected true");
+    if (*text(dd, "attn_type") && strcmp(text(dd, "attn_type"), "vanilla") != 0)
+        refuse(dd, "attn_type", "not supported; expected vanilla");
 }
 
 static void read_autoencoder(const struct section *section, const char *target,
@@ -190,7 +225,7 @@ static void read_autoencoder(const struct section *section, const char *target,
         return;
     }
     autoencoder->present = true;
-    autoencoder->is_vq = !ends_with(target, "AutoencoderKL");
+    autoencoder->is_vq = strcmp(class_name(target), "AutoencoderKL") != 0;
     autoencoder->embed_dim = integer(section, "embed_dim", INT_MIN, 1, MAX_CHANNELS);
     autoencoder->n_embed =
         autoencoder->is_vq ? integer(section, "n_embed", INT_MIN, 1, MAX_CODES) : 0;
@@ -204,35 +239,60 @@ static void read_autoencoder(const struct section *section, const char *target,
     autoencoder->levels = integers(&dd, "ch_mult", true, 1, 64, autoencoder->ch_mult);
     autoencoder->attention_count =
         integers(&dd, "attn_resolutions", false, 1, MAX_SIZE, autoencoder->attn_resolutions);
-    if (!status_ok(section->status))
-        return;
-    check_widths(&dd, "ch", autoencoder->ch, "ch_mult", autoencoder->ch_mult, autoencoder->levels);
-    if (autoencoder->is_vq && autoencoder->double_z)
-        refuse(&dd, "double_z", "expected false for a VQ model");
-    if (!autoencoder->is_vq && !autoencoder->double_z)
-        refuse(&dd, "double_z", "expected true for a KL model");
-    if (autoencoder->resolution % (1 << (autoencoder->levels - 1)))
-        refuse(&dd, "resolution", "does not divide by 2^(levels - 1)");
+    if (status_ok(section->status))
+        check_autoencoder(&dd, autoencoder);
+}
+
+static const char *const autoencoders[] = {"VQModelInterface", "VQModel", "AutoencoderKL", NULL};
+static const char *const unets[] = {"UNetModel", NULL};
+
+/* The target of {target, params}; a class that is not in the list is an error. */
+static const char *read_target(const struct section *section, const struct yaml_node *parent,
+                               const char *path, const char *const *known)
+{
+    const struct yaml_node *node = yaml_find(parent, "target");
+    const char *target = node && node->kind == YAML_SCALAR ? node->text : "";
+    for (int i = 0; known[i]; i++)
+        if (strcmp(class_name(target), known[i]) == 0)
+            return target;
+    char expected[96];
+    int length = snprintf(expected, sizeof expected, "%s", known[0]);
+    for (int i = 1; known[i]; i++)
+        length += snprintf(expected + length, sizeof expected - (size_t)length, " or %s", known[i]);
+    status_set(section->status, STATUS_BAD_INPUT,
+               "%s: %s.target (line %d): expected %s, found '%.60s'", section->document->origin,
+               path, node ? node->line : parent->line, expected, target);
+    return target;
 }
 
 /* An entry {target, params} under model.params. */
 static const struct yaml_node *component(const struct section *section, const char *key,
-                                         const char **target)
+                                         const char *const *known, const char **target)
 {
-    const struct yaml_node *node = yaml_find(section->node, key);
+    char path[96];
+    const struct yaml_node *node = find(section, key, path, sizeof path);
     const struct yaml_node *params = node ? yaml_find(node, "params") : NULL;
-    const struct yaml_node *name = node ? yaml_find(node, "target") : NULL;
-    *target = name && name->kind == YAML_SCALAR ? name->text : "";
     if (!params)
-        status_set(section->status, STATUS_BAD_INPUT, "%s: %s.%s.params (line %d): missing",
-                   section->document->origin, section->path, key,
-                   node ? node->line : section->node->line);
+        status_set(section->status, STATUS_BAD_INPUT, "%s: %s.params (line %d): missing",
+                   section->document->origin, path, node ? node->line : section->node->line);
+    else
+        *target = read_target(section, node, path, known);
     return params;
+}
+
+/* A network that takes more than the noisy latent and the time is none of ours. */
+static void refuse_conditions(const struct section *section)
+{
+    const struct yaml_node *stage = yaml_find(section->node, "cond_stage_config");
+    if (stage && strcmp(text(section, "cond_stage_config"), "__is_unconditional__") != 0)
+        refuse(section, "cond_stage_config", "conditional models are not supported");
+    if (yaml_find(section->node, "conditioning_key"))
+        refuse(section, "conditioning_key", "conditional models are not supported");
 }
 
 static void read_latent_diffusion(const struct section *section, struct model_config *config)
 {
-    const char *target;
+    const char *target = "";
     config->linear_start = number(section, "linear_start", 1e-4, 1e-12, 0.999);
     config->linear_end = number(section, "linear_end", 2e-2, 1e-12, 0.999);
     config->timesteps = integer(section, "timesteps", 1000, 1, 100000);
@@ -243,12 +303,13 @@ static void read_latent_diffusion(const struct section *section, struct model_co
         refuse(section, "beta_schedule", "expected linear");
     if (*text(section, "parameterization") && strcmp(text(section, "parameterization"), "eps") != 0)
         refuse(section, "parameterization", "expected eps");
+    refuse_conditions(section);
     struct section part = *section;
-    part.node = component(section, "unet_config", &target);
+    part.node = component(section, "unet_config", unets, &target);
     part.path = "model.params.unet_config.params";
     if (part.node)
         read_unet(&part, &config->unet);
-    part.node = component(section, "first_stage_config", &target);
+    part.node = component(section, "first_stage_config", autoencoders, &target);
     part.path = "model.params.first_stage_config.params";
     if (part.node && status_ok(section->status))
         read_autoencoder(&part, target, &config->autoencoder);
@@ -266,14 +327,15 @@ static int read_document(struct model_config *config, const struct yaml_document
     if (!section.node)
         return status_set(status, STATUS_BAD_INPUT, "%s: model.params (line %d): missing",
                           document->origin, document->root->line);
-    const struct yaml_node *target = yaml_find(document->root, "model.target");
     bool diffusion = yaml_find(section.node, "unet_config") != NULL ||
                      yaml_find(section.node, "first_stage_config") != NULL;
     if (diffusion)
         read_latent_diffusion(&section, config);
     else
-        read_autoencoder(&section, target && target->kind == YAML_SCALAR ? target->text : "",
-                         &config->autoencoder);
+        read_autoencoder(
+            &section,
+            read_target(&section, yaml_find(document->root, "model"), "model", autoencoders),
+            &config->autoencoder);
     return status->code;
 }
 

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 enum { ARRAY_MAX_RANK = 8 };
 
@@ -25,7 +26,7 @@ int npy_write(const char *path, const float *values, int rank, const int64_t *sh
  * dropped, palettes expanded). [1,C,H,W]. */
 int image_read(struct array *array, const char *path, int channels, struct status *status);
 /* .npy or picture, by content; an image has to come out as [N,C,H,W] (rank 2 and 3 get leading 1s).
- */
+ * `channels` is for pictures: an NPY array keeps its own. */
 int array_read_image(struct array *array, const char *path, int channels, struct status *status);
 bool path_is_image(const char *path); /* .png, .jpg, .jpeg by name, any case */
 /* [C,H,W] in [-1,1], C 1 or 3, clipped, to 8-bit PNG; text: NULL-terminated {key, value, ...} or
@@ -38,9 +39,11 @@ int png_write_rgb(const char *path, const unsigned char *rgb, int height, int wi
 void array_free(struct array *array);
 int64_t array_elements(const struct array *array);
 
+/* Opens a regular file for reading (a pipe or a folder is an error, and never waited for). */
+FILE *file_open(const char *path, struct status *status);
 /* Whole text file, at most `limit` bytes, NUL-terminated; caller frees. */
 char *file_read_text(const char *path, size_t limit, size_t *length, struct status *status);
-/* Writes bytes to a temporary name beside path, then renames. */
+/* Writes bytes to a temporary name beside path, then renames. Replaces regular files only. */
 int file_write(const char *path, const void *bytes, size_t length, struct status *status);
 
 #endif

@@ -8,18 +8,30 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+FILE *file_open(const char *path, struct status *status)
+{
+    struct stat info;
+    FILE *file = NULL;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
+        status_set(status, STATUS_BAD_INPUT, "%s: not a regular file", path);
+        return NULL;
+    }
+    file = fopen(path, "rb");
+    if (!file)
+        status_set(status, STATUS_BAD_INPUT, "%s: %s", path, strerror(errno));
+    return file;
+}
+
 char *file_read_text(const char *path, size_t limit, size_t *length, struct status *status)
 {
     char *text = NULL;
     struct stat info;
     *length = 0;
-    FILE *file = fopen(path, "rb");
-    if (!file || fstat(fileno(file), &info)) {
+    FILE *file = file_open(path, status);
+    if (!file)
+        return NULL;
+    if (fstat(fileno(file), &info)) {
         status_set(status, STATUS_BAD_INPUT, "%s: %s", path, strerror(errno));
-        goto done;
-    }
-    if (!S_ISREG(info.st_mode)) {
-        status_set(status, STATUS_BAD_INPUT, "%s: not a regular file", path);
         goto done;
     }
     if ((uint64_t)info.st_size > limit) {
@@ -37,14 +49,17 @@ char *file_read_text(const char *path, size_t limit, size_t *length, struct stat
         text = NULL;
     }
 done:
-    if (file)
-        fclose(file);
+    fclose(file);
     return text;
 }
 
 int file_write(const char *path, const void *bytes, size_t length, struct status *status)
 {
-    size_t name_length = strlen(path) + 16;
+    struct stat info;
+    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode))
+        return status_set(status, STATUS_BAD_INPUT, "%s: cannot be written: not a regular file",
+                          path);
+    size_t name_length = strlen(path) + 32;
     char *name = status_calloc(status, name_length, 1, path);
     if (!name)
         return status->code;

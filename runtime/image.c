@@ -2,12 +2,9 @@
 #include "runtime/array.h"
 #include "runtime/raster.h"
 
-#include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/stat.h>
 
 enum { MAX_SIDE = 16384, MAX_PIXELS = 1 << 26 };
 enum content { CONTENT_UNKNOWN, CONTENT_NPY, CONTENT_PNG, CONTENT_JPEG };
@@ -28,26 +25,20 @@ int raster_create(struct raster *raster, const char *path, size_t width, size_t 
     return status->code;
 }
 
-/* Opens a regular file and looks at its first bytes. */
-static FILE *open_file(const char *path, enum content *content, struct status *status)
+/* What the first bytes say; the file is left at its start. */
+static enum content look_at(FILE *file)
 {
     static const unsigned char png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-    unsigned char start[8] = {0};
-    struct stat info;
-    FILE *file = NULL;
-    if (stat(path, &info) == 0 && !S_ISREG(info.st_mode)) {
-        status_set(status, STATUS_BAD_INPUT, "%s: not a regular file", path);
-    } else if (!(file = fopen(path, "rb"))) {
-        status_set(status, STATUS_BAD_INPUT, "%s: %s", path, strerror(errno));
-    } else {
-        size_t length = fread(start, 1, sizeof start, file);
-        rewind(file);
-        *content = length == 8 && memcmp(start, png, 8) == 0              ? CONTENT_PNG
-                   : length >= 3 && memcmp(start, "\xff\xd8\xff", 3) == 0 ? CONTENT_JPEG
-                   : length >= 6 && memcmp(start, "\x93NUMPY", 6) == 0    ? CONTENT_NPY
-                                                                          : CONTENT_UNKNOWN;
-    }
-    return file;
+    unsigned char start[sizeof png] = {0};
+    size_t length = fread(start, 1, sizeof start, file);
+    rewind(file);
+    if (length == sizeof png && memcmp(start, png, sizeof png) == 0)
+        return CONTENT_PNG;
+    if (length >= 3 && memcmp(start, "\xff\xd8\xff", 3) == 0)
+        return CONTENT_JPEG;
+    if (length >= 6 && memcmp(start, "\x93NUMPY", 6) == 0)
+        return CONTENT_NPY;
+    return CONTENT_UNKNOWN;
 }
 
 static int sample(const struct raster *raster, size_t index)
@@ -111,11 +102,11 @@ static int read_picture(struct array *array, FILE *file, enum content content, c
 
 int image_read(struct array *array, const char *path, int channels, struct status *status)
 {
-    enum content content = CONTENT_UNKNOWN;
     memset(array, 0, sizeof *array);
-    FILE *file = open_file(path, &content, status);
+    FILE *file = file_open(path, status);
     if (!file)
         return status->code;
+    enum content content = look_at(file);
     if (content == CONTENT_PNG || content == CONTENT_JPEG)
         read_picture(array, file, content, path, channels, status);
     else
@@ -142,11 +133,11 @@ static int shape_as_image(struct array *array, const char *path, struct status *
 
 int array_read_image(struct array *array, const char *path, int channels, struct status *status)
 {
-    enum content content = CONTENT_UNKNOWN;
     memset(array, 0, sizeof *array);
-    FILE *file = open_file(path, &content, status);
+    FILE *file = file_open(path, status);
     if (!file)
         return status->code;
+    enum content content = look_at(file);
     fclose(file);
     if (content == CONTENT_UNKNOWN)
         return status_set(status, STATUS_BAD_INPUT, "%s: expected an NPY file, a PNG or a JPEG",

@@ -77,7 +77,9 @@ static int parse_header(const char *text, struct npy_header *header, struct arra
                         const char *path, struct status *status)
 {
     const char *descr = find_key(text, "descr"), *order = find_key(text, "fortran_order");
-    if (!descr || !order || !parse_shape(find_key(text, "shape"), array))
+    header->fortran_order = order && strncmp(order, "True", 4) == 0;
+    if (!descr || !order || (!header->fortran_order && strncmp(order, "False", 5) != 0) ||
+        !parse_shape(find_key(text, "shape"), array))
         return status_set(status, STATUS_BAD_INPUT, "%s: damaged NPY header", path);
     char type[8] = "";
     if (*descr == '\'' || *descr == '"')
@@ -90,7 +92,6 @@ static int parse_header(const char *text, struct npy_header *header, struct arra
         return status_set(status, STATUS_BAD_INPUT,
                           "%s: element type '%.7s', expected '<f4' or '<f8' (little-endian float)",
                           path, type);
-    header->fortran_order = strncmp(order, "True", 4) == 0;
     return status->code;
 }
 
@@ -149,8 +150,9 @@ static int read_values(FILE *file, const struct npy_header *header, struct array
     unsigned char *bytes = NULL;
     if (fstat(fileno(file), &info) || position < 0 ||
         info.st_size - position < count * header->element_bytes)
-        return status_set(status, STATUS_BAD_INPUT, "%s: truncated: %lld elements expected", path,
-                          (long long)count);
+        return status_set(status, STATUS_BAD_INPUT,
+                          "%s: truncated: its header promises %lld elements of %d bytes", path,
+                          (long long)count, header->element_bytes);
     size_t size = (size_t)count * (size_t)header->element_bytes;
     array->values = status_calloc(status, (size_t)count, sizeof *array->values, path);
     bytes = status_calloc(status, size, 1, path);
@@ -180,19 +182,14 @@ int npy_read(struct array *array, const char *path, struct status *status)
     struct npy_header header = {0};
     char *text = NULL;
     memset(array, 0, sizeof *array);
-    struct stat info;
-    FILE *file = fopen(path, "rb");
-    if (!file || fstat(fileno(file), &info) || !S_ISREG(info.st_mode)) {
-        status_set(status, STATUS_BAD_INPUT, "%s: cannot be opened", path);
-        goto done;
-    }
+    FILE *file = file_open(path, status);
+    if (!file)
+        return status->code;
     text = read_header(file, path, status);
     if (text && parse_header(text, &header, array, path, status) == STATUS_OK)
         read_values(file, &header, array, path, status);
-done:
     free(text);
-    if (file)
-        fclose(file);
+    fclose(file);
     if (!status_ok(status))
         array_free(array);
     return status->code;

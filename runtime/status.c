@@ -15,7 +15,7 @@ int status_set(struct status *status, int code, const char *format, ...)
     vsnprintf(status->message, sizeof status->message, format, arguments);
     va_end(arguments);
     for (char *c = status->message; *c; c++)
-        if (*c == '\n' || *c == '\r')
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = ' ';
     return code;
 }

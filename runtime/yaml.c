@@ -8,7 +8,7 @@
 #include <string.h>
 #include <yaml.h>
 
-enum { MAX_DEPTH = 64, MAX_NODES = 100000, MAX_BYTES = 1 << 20 };
+enum { MAX_DEPTH = 64, MAX_NODES = 20000, MAX_BYTES = 1 << 20 };
 
 struct reader {
     yaml_parser_t parser;
@@ -60,7 +60,7 @@ static struct yaml_node *new_node(struct reader *reader, const yaml_event_t *eve
                                   enum yaml_kind kind)
 {
     if (++reader->nodes > MAX_NODES) {
-        refuse(reader, event, "more than 100000 nodes");
+        refuse(reader, event, "more than 20000 nodes");
         return NULL;
     }
     struct yaml_node *node = status_calloc(reader->status, 1, sizeof *node, "YAML");
@@ -223,6 +223,9 @@ int yaml_read_text(struct yaml_document *document, const char *text, size_t leng
 {
     struct reader reader = {.document = document, .status = status};
     memset(document, 0, sizeof *document);
+    if (length > MAX_BYTES)
+        return status_set(status, STATUS_BAD_INPUT, "%s: %zu bytes of YAML, expected at most %d",
+                          origin, length, MAX_BYTES);
     document->origin = strdup(origin);
     if (!document->origin || !yaml_parser_initialize(&reader.parser)) {
         yaml_close(document);
