@@ -255,6 +255,43 @@ static void test_hostile_archives(void **state)
     bytes_free(&pickle);
 }
 
+static unsigned char *find_last(struct bytes archive, const char *signature)
+{
+    size_t i = archive.length - 4;
+    while (memcmp(archive.data + i, signature, 4) != 0)
+        i--;
+    return archive.data + i;
+}
+
+/* Directory records that are cut short where a careless reader would go on. */
+static void test_cut_records(void **state)
+{
+    (void)state;
+    const char *const names[] = {"r/long_name_0", "r/long_name_1", "r/long_name_2",
+                                 "r/long_name_3"};
+    struct archive_file files[4];
+    for (int i = 0; i < 4; i++)
+        files[i] = (struct archive_file){names[i], storage, sizeof storage, 0};
+    struct bytes archive = archive_build(files, 4, true);
+    find_last(archive, "PK\1\2")[46 + 13] = 2; /* the extra field's kind */
+    refuse(archive.data, archive.length, "a directory record lacks its 64-bit sizes");
+    bytes_free(&archive);
+
+    archive = archive_build(files, 4, false);
+    unsigned char end[22];
+    archive.length -= sizeof end;
+    memcpy(end, archive.data + archive.length, sizeof end);
+    end[10] = 5;  /* one more record, */
+    end[12] += 4; /* of four bytes */
+    bytes_append(&archive, "PK\1\2", 4);
+    bytes_append(&archive, end, sizeof end);
+    refuse(archive.data, archive.length, "a directory record is missing");
+    find_last(archive, "PK\5\6")[10] = 4;
+    find_last(archive, "PK\5\6")[12] -= 5;
+    refuse(archive.data, archive.length, "a directory record reaches beyond the directory");
+    bytes_free(&archive);
+}
+
 /* A 64-bit archive says the same as a plain one; a changed byte does not match the checksum. */
 static void test_zip64_and_checksums(void **state)
 {
@@ -346,8 +383,8 @@ int main(void)
         cmocka_unit_test(test_other_files),         cmocka_unit_test(test_truncated),
         cmocka_unit_test(test_hostile_tensors),     cmocka_unit_test(test_tolerated_tensors),
         cmocka_unit_test(test_hostile_pickles),     cmocka_unit_test(test_nested_pickles),
-        cmocka_unit_test(test_hostile_archives),    cmocka_unit_test(test_zip64_and_checksums),
-        cmocka_unit_test(test_hostile_safetensors),
+        cmocka_unit_test(test_hostile_archives),    cmocka_unit_test(test_cut_records),
+        cmocka_unit_test(test_zip64_and_checksums), cmocka_unit_test(test_hostile_safetensors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
