@@ -292,6 +292,18 @@ static int check_parameters(const struct model *model, struct status *status)
     return status_set(status, STATUS_BAD_INPUT, "%s", all.text);
 }
 
+/* The checksums of what will be read: damaged weights are refused here, not solved with. */
+static int verify_parameters(const struct model *model, struct status *status)
+{
+    for (int i = 0; i < model->parameter_count; i++) {
+        const struct source *source = model->parameters[i]->source;
+        for (int part = 0; part < source->part_count; part++)
+            if (checkpoint_verify(model->checkpoint, source->parts[part], status))
+                return status->code;
+    }
+    return STATUS_OK;
+}
+
 void model_visit_tensors(const struct model *model,
                          void (*visit)(void *context, const char *name,
                                        const struct checkpoint_tensor *tensor, const char *misfit),
@@ -500,7 +512,7 @@ int model_open(struct model *model, const char *path, const char *config_path,
 {
     if (model_open_any(model, path, config_path, checkpoint_path, use_ema, status))
         return status->code;
-    if (model->checkpoint && check_parameters(model, status))
+    if (model->checkpoint && (check_parameters(model, status) || verify_parameters(model, status)))
         model_close(model);
     return status->code;
 }

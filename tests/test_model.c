@@ -1,6 +1,8 @@
 /* Opening models: what a configuration expects, what a checkpoint may lack, sizes, schedules. */
+#include "model/checkpoint_file.h"
 #include "model/model.h"
 #include "tests/support/golden.h"
+#include "tests/support/mutate.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -285,6 +287,33 @@ static void test_folders(void **state)
     edit_end(&edit);
 }
 
+/* One flipped bit of one weight. */
+static void test_damaged_weights(void **state)
+{
+    (void)state;
+    static const char yaml[] = "tests/data/tiny/tiny.yaml";
+    size_t length;
+    struct status status = {0};
+    struct model model;
+    struct edit edit;
+    edit_begin(&edit);
+    snprintf(edit.path, sizeof edit.path, "%s/damaged.ckpt", edit.folder);
+    unsigned char *bytes = mutate_load("tests/data/tiny/tiny.ckpt", &length);
+    assert_non_null(bytes);
+    struct checkpoint *whole = checkpoint_open_memory(bytes, length, "tiny", &status);
+    assert_non_null(whole);
+    bytes[checkpoint_find(whole, "model.diffusion_model.out.2.bias")->data - bytes] ^= 1;
+    checkpoint_close(whole);
+    FILE *file = fopen(edit.path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, length, file), length);
+    fclose(file);
+    free(bytes);
+    model_open(&model, NULL, yaml, edit.path, false, &status);
+    expect_message(&status, STATUS_BAD_INPUT, "out.2.bias\": damaged: ");
+    edit_end(&edit);
+}
+
 /* ---- what a configuration expects ---- */
 
 /* The published numbers (models.md): 573 tensors, 329,378,945 parameters. */
@@ -485,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_ema),
         cmocka_unit_test(test_configuration_in_metadata),
         cmocka_unit_test(test_folders),
+        cmocka_unit_test(test_damaged_weights),
         cmocka_unit_test(test_full_size_parameters),
         cmocka_unit_test(test_scale_factor_of_checkpoint),
         cmocka_unit_test(test_sizes),
