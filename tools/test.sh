@@ -1,0 +1,87 @@
+#!/bin/sh
+# Builds and runs every test program (build/tests/test_*) from the repository root. The last line is the sum
+# over all programs: `N passed, N failed, N skipped`. Fails if anything failed; a program that crashes, runs
+# over its time or fails outside its tests counts as one more failure.
+#   --asan      the same suite under ASan and UBSan (in build/asan)
+#   NAME ...    these programs alone (test_array ...)
+set -eu
+cd "$(dirname "$0")/.."
+
+build=build
+sanitize=""
+names=""
+for argument in "$@"; do
+    case $argument in
+    --asan)
+        build=build/asan
+        sanitize=SANITIZE=1
+        ;;
+    -* | */*)
+        echo "usage: sh tools/test.sh [--asan] [test_NAME ...]" >&2
+        exit 2
+        ;;
+    *) names="$names $argument" ;;
+    esac
+done
+if [ -n "$sanitize" ]; then
+    export ASAN_OPTIONS="halt_on_error=1:detect_leaks=1:${ASAN_OPTIONS:-}"
+    export UBSAN_OPTIONS="halt_on_error=1:print_stacktrace=1:${UBSAN_OPTIONS:-}"
+fi
+limit_s=${TEST_LIMIT_S:-1200}
+
+if [ -z "$names" ]; then
+    for source in tests/test_*.c; do
+        name=${source#tests/}
+        names="$names ${name%.c}"
+    done
+fi
+programs=""
+for name in $names; do
+    programs="$programs $build/tests/$name"
+done
+
+sh tools/install.sh
+mkdir -p "$build/tests"
+log=$build/tests/build.log
+echo "building ($log)"
+# shellcheck disable=SC2086
+if ! make -j"$(nproc)" $sanitize all $programs >"$log" 2>&1; then
+    grep -v '^  CC ' "$log" | tail -n 40
+    echo "0 passed, 1 failed, 0 skipped"
+    exit 1
+fi
+
+# "PASSED FAILED SKIPPED" of one program's output; cmocka prints a count per group of tests.
+count() {
+    awk '/^\[  PASSED  \] [0-9]+ test/ { passed += $4 }
+         /^\[  FAILED  \] [0-9]+ test/ { failed += $4 }
+         /^\[  SKIPPED \] [0-9]+ test/ { skipped += $4 }
+         END { print passed + 0, failed + 0, skipped + 0 }' "$1"
+}
+
+total_passed=0 total_failed=0 total_skipped=0
+for name in $names; do
+    output=$build/tests/$name.log
+    started=$(date +%s)
+    code=0
+    timeout "$limit_s" "$build/tests/$name" >"$output" 2>&1 || code=$?
+    # shellcheck disable=SC2046
+    set -- $(count "$output")
+    passed=$1 failed=$2 skipped=$3
+    if [ "$code" != 0 ] && [ "$failed" = 0 ]; then
+        failed=1
+        echo "$name ended with status $code" >>"$output"
+    fi
+    total_passed=$((total_passed + passed))
+    total_failed=$((total_failed + failed))
+    total_skipped=$((total_skipped + skipped))
+    verdict=ok
+    [ "$failed" = 0 ] || verdict=FAILED
+    echo "$verdict $name: $passed passed, $failed failed, $skipped skipped ($(($(date +%s) - started)) s)"
+    if [ "$failed" != 0 ]; then
+        grep -v -e '^\[ RUN ' -e '^\[       OK ' "$output" | tail -n 100 | sed 's/^/    /'
+    fi
+    grep '^\[  SKIPPED \] [^0-9]' "$output" | sort -u | sed 's/^\[  SKIPPED \]/    skipped:/' || true
+done
+echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+[ "$total_failed" = 0 ]
