@@ -131,7 +131,7 @@ static void test_zip64(void **state)
     (void)state;
     static const float storage[4] = {1, 2, 3, 4};
     const int64_t shape[] = {2, 2}, stride[] = {2, 1};
-    const struct tensor_record tensor = {"w", "FloatStorage", "0", 4, 0, 2, shape, stride};
+    const struct tensor_record tensor = {"w", "FloatStorage", "0", 4, 0, 2, shape, stride, 0};
     struct bytes pickle = pickle_tensors(&tensor, 1);
     const struct archive_file files[] = {{"r/data/0", storage, sizeof storage, 0},
                                          {"r/data.pkl", pickle.data, pickle.length, 0}};

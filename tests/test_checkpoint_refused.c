@@ -90,7 +90,8 @@ static void refuse_tensor(struct tensor_record tensor, const char *message)
 static void test_hostile_tensors(void **state)
 {
     (void)state;
-    const struct tensor_record good = {"w", "FloatStorage", "0", 6, 0, 2, SIZES(2, 3), SIZES(3, 1)};
+    const struct tensor_record good = {"w", "FloatStorage", "0",         6, 0,
+                                       2,   SIZES(2, 3),    SIZES(3, 1), 0};
     struct tensor_record bad = good;
     const int64_t most = INT64_MAX;
     bad.numel = 7;
@@ -119,6 +120,8 @@ static void test_hostile_tensors(void **state)
     refuse_tensor(bad, "of a storage of 6");
     bad = good, bad.rank = 9, bad.shape = SIZES(1, 1, 1, 1, 1, 1, 1, 1, 1), bad.stride = bad.shape;
     refuse_tensor(bad, "9 dimensions: expected at most 8");
+    bad = good, bad.strides_left_out = 1;
+    refuse_tensor(bad, "its shape and strides differ in length");
     bad = good, bad.key = "1";
     refuse_tensor(bad, "its storage is missing from the archive");
     bad = good, bad.name = "w\n";
@@ -126,7 +129,7 @@ static void test_hostile_tensors(void **state)
     bad = good, bad.type = "StrangeStorage";
     refuse_tensor(bad, "no tensors in it");
     const struct tensor_record twice[] = {
-        good, {"v", "IntStorage", "0", 6, 0, 0, NULL, NULL}, good};
+        good, {"v", "IntStorage", "0", 6, 0, 0, NULL, NULL, 0}, good};
     refuse_tensors(twice, 3, "tensor \"w\" is there twice");
 }
 
@@ -135,9 +138,9 @@ static void test_tolerated_tensors(void **state)
 {
     (void)state;
     const struct tensor_record tensors[] = {
-        {"one", "FloatStorage", "0", 6, 5, 2, SIZES(1, 1), SIZES(INT64_MAX, INT64_MAX)},
-        {"column", "FloatStorage", "0", 6, 0, 3, SIZES(1, 3, 1), SIZES(INT64_MAX, 2, INT64_MAX)},
-        {"none", "FloatStorage", "0", 6, 6, 2, SIZES(0, INT64_MAX), SIZES(INT64_MAX, 1)}};
+        {"one", "FloatStorage", "0", 6, 5, 2, SIZES(1, 1), SIZES(INT64_MAX, INT64_MAX), 0},
+        {"column", "FloatStorage", "0", 6, 0, 3, SIZES(1, 3, 1), SIZES(INT64_MAX, 2, INT64_MAX), 0},
+        {"none", "FloatStorage", "0", 6, 6, 2, SIZES(0, INT64_MAX), SIZES(INT64_MAX, 1), 0}};
     struct bytes pickle = pickle_tensors(tensors, 3);
     struct bytes archive = archive_checkpoint(pickle, storage, sizeof storage);
     struct status status = {0};
@@ -234,7 +237,8 @@ static void refuse_archive(const struct archive_file *files, int count, const ch
 static void test_hostile_archives(void **state)
 {
     (void)state;
-    const struct tensor_record good = {"w", "FloatStorage", "0", 6, 0, 2, SIZES(2, 3), SIZES(3, 1)};
+    const struct tensor_record good = {"w", "FloatStorage", "0",         6, 0,
+                                       2,   SIZES(2, 3),    SIZES(3, 1), 0};
     struct bytes pickle = pickle_tensors(&good, 1);
     const struct archive_file files[] = {{"r/data.pkl", pickle.data, pickle.length, 0},
                                          {"r/data/0", storage, sizeof storage, 0},
@@ -296,7 +300,8 @@ static void test_cut_records(void **state)
 static void test_zip64_and_checksums(void **state)
 {
     (void)state;
-    const struct tensor_record good = {"w", "FloatStorage", "0", 6, 1, 2, SIZES(2, 2), SIZES(3, 1)};
+    const struct tensor_record good = {"w", "FloatStorage", "0",         6, 1,
+                                       2,   SIZES(2, 2),    SIZES(3, 1), 0};
     struct bytes pickle = pickle_tensors(&good, 1);
     const struct archive_file files[] = {{"r/data/0", storage, sizeof storage, 0},
                                          {"r/data.pkl", pickle.data, pickle.length, 0}};

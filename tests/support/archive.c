@@ -158,7 +158,7 @@ static void append_tensor(struct bytes *pickle, const struct tensor_record *tens
     bytes_append(pickle, "tQ", 2);
     append_number(pickle, tensor->offset);
     append_sizes(pickle, tensor->shape, tensor->rank);
-    append_sizes(pickle, tensor->stride, tensor->rank);
+    append_sizes(pickle, tensor->stride, tensor->rank - tensor->strides_left_out);
     bytes_append(pickle, "\x89NtR", 4);
 }
 

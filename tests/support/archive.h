@@ -34,6 +34,7 @@ struct tensor_record {
     int64_t numel, offset;
     int rank;
     const int64_t *shape, *stride;
+    int strides_left_out; /* at the end */
 };
 
 /* The pickle of {name: tensor, ...}. */
