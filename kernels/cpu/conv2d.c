@@ -12,7 +12,7 @@ enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const 
 {
     bool same = a->kernel_height == 3 && a->kernel_width == 3 && a->stride == 1 &&
                 a->pad_top == 1 && a->pad_left == 1 && a->pad_bottom == 1 && a->pad_right == 1;
-    int64_t tiles = y[0] * divide_up(y[1], 4) * divide_up(y[2], 4);
+    int64_t tiles = y[0] * ceil_divide(y[1], 4) * ceil_divide(y[2], 4);
     if (same && tiles >= WINOGRAD_LEAST_TILES && x[3] >= WINOGRAD_LEAST_CHANNELS &&
         y[3] >= WINOGRAD_LEAST_CHANNELS)
         return WEIGHT_WINOGRAD;

@@ -17,11 +17,11 @@
 
 enum {
     STRIP_TILES = 264,
-    INPUT_TILES = 8,     /* of an input unit */
+    INPUT_TILES = 12,    /* of an input unit: whole blocks of TILE_ROWS */
     INPUT_CHANNELS = 64, /* of an input unit */
     UNIT_PANELS = 2,     /* of an output unit */
     UNIT_COLUMNS = UNIT_PANELS * TILE_COLUMNS,
-    PAD_FLOATS = 16 /* rows and planes must not be multiples of 4096 bytes apart */
+    LEAST_UNITS = 4 /* of output in a strip, if it has the tiles */
 };
 
 struct winograd {
@@ -34,19 +34,21 @@ struct winograd {
     int input_shift;  /* 1: pixels are read from a picture half the size */
     int output_shift; /* 1: sums of 2x2 outputs go to a picture half the size */
     int64_t tile_rows, tile_columns, tiles;
-    int64_t block_tiles, v_row, v_plane, m_plane;
+    int64_t block_tiles, v_plane, m_plane; /* planes: PAD_FLOATS more, against 4096-byte strides */
     int64_t panels;
     float *v, *zeros, *m; /* m: one per thread, then the panel that backward transposes */
     int64_t m_floats, panel_floats;
 };
 
-/* Blocks of at most `most` tiles, all alike: a longer one in backward, where each transposes its
- * panel of the weight anew. */
-static int64_t block_size(int64_t strip_tiles, bool backward)
+/* Tiles of an output unit: whole blocks of TILE_ROWS, at most `most`, all units alike. Backward
+ * takes more, since each transposes its panel of the weight anew. */
+static int64_t unit_tiles(int64_t strip_tiles, int64_t panel_units, bool backward)
 {
-    int64_t most = (backward ? 126 : 66) / TILE_ROWS * TILE_ROWS;
-    int64_t blocks = divide_up(strip_tiles, most);
-    return divide_up(divide_up(strip_tiles, blocks), TILE_ROWS) * TILE_ROWS;
+    int64_t most = (backward ? 132 : 72) / TILE_ROWS * TILE_ROWS;
+    int64_t units = ceil_divide(strip_tiles, most);
+    if (units * panel_units < LEAST_UNITS)
+        units = ceil_divide(LEAST_UNITS, panel_units);
+    return ceil_divide(ceil_divide(strip_tiles, units), TILE_ROWS) * TILE_ROWS;
 }
 
 static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
@@ -66,24 +68,31 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
     g->x_h = x[1], g->x_w = x[2], g->y_h = y[1], g->y_w = y[2];
     g->h = x[1] << g->input_shift, g->w = x[2] << g->input_shift;
     g->channels = x[3], g->outputs = y[3];
-    g->tile_rows = divide_up(g->h, 4), g->tile_columns = divide_up(g->w, 4);
+    g->tile_rows = ceil_divide(g->h, 4), g->tile_columns = ceil_divide(g->w, 4);
     g->tiles = g->n * g->tile_rows * g->tile_columns;
     int64_t strip_tiles = least(g->tiles, STRIP_TILES);
-    g->block_tiles = block_size(strip_tiles, backward);
-    g->v_row = divide_up(g->channels, LANES) * LANES + PAD_FLOATS;
-    g->v_plane = strip_tiles * g->v_row + PAD_FLOATS;
+    g->panels = ceil_divide(g->outputs, TILE_COLUMNS);
+    g->block_tiles = unit_tiles(strip_tiles, ceil_divide(g->panels, UNIT_PANELS), backward);
+    g->v_plane = ceil_divide(strip_tiles, INPUT_TILES) * (INPUT_TILES / TILE_ROWS) *
+                     block_floats(g->channels) +
+                 PAD_FLOATS;
     g->m_plane = g->block_tiles * UNIT_COLUMNS + PAD_FLOATS;
-    g->panels = divide_up(g->outputs, TILE_COLUMNS);
     g->m_floats = POSITIONS * g->m_plane;
     g->panel_floats =
-        backward ? divide_up(g->channels, TILE_COLUMNS) * TILE_COLUMNS * TILE_COLUMNS : 0;
+        backward ? ceil_divide(g->channels, TILE_COLUMNS) * TILE_COLUMNS * TILE_COLUMNS : 0;
+}
+
+/* A pixel of zeros for the padding. */
+static int64_t zero_floats(const struct winograd *g)
+{
+    return ceil_divide(g->channels, LINE) * LINE;
 }
 
 size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool backward)
 {
     struct winograd g;
     describe(&g, call, backward);
-    return (size_t)(POSITIONS * g.v_plane + g.v_row +
+    return (size_t)(POSITIONS * g.v_plane + zero_floats(&g) +
                     call->threads * (g.m_floats + g.panel_floats)) *
            sizeof(float);
 }
@@ -127,16 +136,22 @@ static struct tile_place place_of(const struct winograd *g, int64_t tile)
 
 /* Step 1 */
 
+/* Where each pixel of the input tile begins. */
 static void input_pixels(const struct winograd *g, int64_t tile, const float *pixel[POSITIONS])
 {
     struct tile_place at = place_of(g, tile);
-    for (int i = 0; i < POSITIONS; i++) {
-        int64_t h = at.row - 1 + i / 6, w = at.column - 1 + i % 6;
-        bool inside = h >= 0 && h < g->h && w >= 0 && w < g->w;
-        pixel[i] = inside ? g->x + ((at.n * g->x_h + (h >> g->input_shift)) * g->x_w +
-                                    (w >> g->input_shift)) *
-                                       g->channels
-                          : g->zeros;
+    int64_t column[6];
+    for (int j = 0; j < 6; j++) {
+        int64_t w = at.column - 1 + j;
+        column[j] = w >= 0 && w < g->w ? (w >> g->input_shift) * g->channels : -1;
+    }
+    for (int i = 0; i < 6; i++) {
+        int64_t h = at.row - 1 + i;
+        bool inside = h >= 0 && h < g->h;
+        const float *row =
+            g->x + (at.n * g->x_h + (inside ? h >> g->input_shift : 0)) * g->x_w * g->channels;
+        for (int j = 0; j < 6; j++)
+            pixel[i * 6 + j] = inside && column[j] >= 0 ? row + column[j] : g->zeros;
     }
 }
 
@@ -146,7 +161,7 @@ ALWAYS_INLINE void transform_pixels(const float *const pixel[POSITIONS], int64_t
     vector_f32 d[6], t[POSITIONS], line[6];
     for (int column = 0; column < 6; column++) {
         for (int row = 0; row < 6; row++)
-            d[row] = load_part(pixel[row * 6 + column] + channel, left);
+            d[row] = vector_load_some(pixel[row * 6 + column] + channel, left);
         transform_input(d, 1, t + column, 6);
     }
     for (int row = 0; row < 6; row++) {
@@ -156,19 +171,32 @@ ALWAYS_INLINE void transform_pixels(const float *const pixel[POSITIONS], int64_t
     }
 }
 
+/* Rows behind the strip's last tile, up to a whole block, become zeros. */
+static void clear_row(const struct winograd *g, float *v, int64_t row, int64_t channel,
+                      int64_t channel_end)
+{
+    for (int position = 0; position < POSITIONS; position++)
+        for (int64_t c = channel; c < channel_end; c += LANES)
+            vector_store(v + position * g->v_plane + row_offset(row, c, g->channels),
+                         (vector_f32){0});
+}
+
 static void input_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
                        int64_t channel, int64_t channel_end)
 {
     for (int64_t tile = first; tile < end; tile++) {
         const float *pixel[POSITIONS];
         input_pixels(g, tile, pixel);
-        float *v = g->v + (tile - strip) * g->v_row;
-        int64_t c = channel;
-        for (; c + LANES <= channel_end; c += LANES)
-            transform_pixels(pixel, c, LANES, v + c, g->v_plane);
-        if (c < channel_end)
-            transform_pixels(pixel, c, channel_end - c, v + c, g->v_plane);
+        for (int64_t c = channel; c < channel_end; c += LANES) {
+            float *v = g->v + row_offset(tile - strip, c, g->channels);
+            if (c + LANES <= channel_end)
+                transform_pixels(pixel, c, LANES, v, g->v_plane);
+            else
+                transform_pixels(pixel, c, channel_end - c, v, g->v_plane);
+        }
     }
+    for (int64_t row = end - strip; row % TILE_ROWS; row++)
+        clear_row(g, g->v, row, channel, channel_end);
 }
 
 /* Step 2 */
@@ -218,48 +246,41 @@ ALWAYS_INLINE void transpose_square(const float *from, float *to, int64_t stride
         vector_store(to + i * stride, a[i]);
 }
 
-/* The block of the forward weight that a backward panel needs, as [channel][lane]: `channel` counts
- * the forward outputs, `lane` the forward inputs from panel*TILE_COLUMNS on. */
+/* Where the weight of a position and panel begins. A backward panel is a block of TILE_COLUMNS rows
+ * out of every forward panel, weight_step() apart. */
+static const float *weight_at(const struct winograd *g, int position, int64_t panel)
+{
+    if (g->backward)
+        return g->weight +
+               (rotated_position(position) * g->outputs + panel * TILE_COLUMNS) * TILE_COLUMNS;
+    return g->weight + (panel * POSITIONS + position) * g->channels * TILE_COLUMNS;
+}
+
+static int64_t weight_step(const struct winograd *g)
+{
+    return (g->backward ? POSITIONS * g->outputs : TILE_COLUMNS) * TILE_COLUMNS;
+}
+
+/* The transposed panel as [channel][lane]: `channel` counts the forward outputs, `lane` the forward
+ * inputs from panel*TILE_COLUMNS on. */
 static const float *backward_panel(const struct winograd *g, int position, int64_t panel,
                                    float *scratch)
 {
-    int64_t rows = g->outputs; /* of a forward panel: forward inputs */
-    int64_t first = panel * TILE_COLUMNS, count = least(TILE_COLUMNS, rows - first);
-    int64_t forward_panels = divide_up(g->channels, TILE_COLUMNS);
-    for (int64_t p = 0; p < forward_panels; p++) {
-        const float *from =
-            g->weight +
-            ((p * POSITIONS + rotated_position(position)) * rows + first) * TILE_COLUMNS;
-        float *to = scratch + p * TILE_COLUMNS * TILE_COLUMNS;
-        if (count == TILE_COLUMNS) {
-            for (int i = 0; i < 2; i++)
-                for (int j = 0; j < 2; j++)
-                    transpose_square(from + i * LANES * TILE_COLUMNS + j * LANES,
-                                     to + j * LANES * TILE_COLUMNS + i * LANES, TILE_COLUMNS);
-            continue;
-        }
-        for (int64_t k = 0; k < TILE_COLUMNS; k++)
+    const float *from = weight_at(g, position, panel);
+    int64_t lanes = least(TILE_COLUMNS, g->outputs - panel * TILE_COLUMNS);
+    float *to = scratch;
+    for (int64_t c = 0; c < g->channels; c += TILE_COLUMNS) {
+        for (int i = 0; i < 2 && lanes == TILE_COLUMNS; i++)
+            for (int j = 0; j < 2; j++)
+                transpose_square(from + i * LANES * TILE_COLUMNS + j * LANES,
+                                 to + j * LANES * TILE_COLUMNS + i * LANES, TILE_COLUMNS);
+        for (int64_t k = 0; k < TILE_COLUMNS && lanes < TILE_COLUMNS; k++)
             for (int64_t lane = 0; lane < TILE_COLUMNS; lane++)
-                to[k * TILE_COLUMNS + lane] = lane < count ? from[lane * TILE_COLUMNS + k] : 0;
+                to[k * TILE_COLUMNS + lane] = lane < lanes ? from[lane * TILE_COLUMNS + k] : 0;
+        from += weight_step(g);
+        to += TILE_COLUMNS * TILE_COLUMNS;
     }
     return scratch;
-}
-
-static void multiply_panel(const struct winograd *g, const float *v, int64_t tiles,
-                           const float *panel, float *m)
-{
-    for (int64_t tile = 0; tile < tiles; tile += TILE_ROWS) {
-        const float *row[TILE_ROWS];
-        vector_f32 sum[TILE_ROWS][2] = {{{0}}};
-        for (int r = 0; r < TILE_ROWS; r++)
-            row[r] = v + least(tile + r, tiles - 1) * g->v_row;
-        tile_multiply(TILE_ROWS, 2, row, panel, g->channels, sum);
-#pragma GCC unroll 12
-        for (int r = 0; r < TILE_ROWS; r++) {
-            vector_store(m + (tile + r) * UNIT_COLUMNS, sum[r][0]);
-            vector_store(m + (tile + r) * UNIT_COLUMNS + LANES, sum[r][1]);
-        }
-    }
 }
 
 ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_place *at,
@@ -267,7 +288,7 @@ ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_pla
 {
     vector_f32 bias = {0};
     if (g->bias)
-        bias = load_part(g->bias + channel, left);
+        bias = vector_load_some(g->bias + channel, left);
     for (int i = 0; i < 16; i++) {
         int64_t h = at->row + i / 4, w = at->column + i % 4;
         if (h >= g->h || w >= g->w)
@@ -275,8 +296,8 @@ ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_pla
         int64_t offset = ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel;
         vector_f32 result = y[i] + bias;
         if (g->residual)
-            result += load_part(g->residual + offset, left);
-        store_part(g->y + offset, result, left);
+            result += vector_load_some(g->residual + offset, left);
+        vector_store_some(g->y + offset, result, left);
     }
 }
 
@@ -287,8 +308,8 @@ ALWAYS_INLINE void store_sums(const struct winograd *g, const struct tile_place 
         int64_t h = at->row / 2 + i / 2, w = at->column / 2 + i % 2;
         const vector_f32 *corner = y + i / 2 * 8 + i % 2 * 2;
         if (h < g->y_h && w < g->y_w)
-            store_part(g->y + ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel,
-                       corner[0] + corner[1] + corner[4] + corner[5], left);
+            vector_store_some(g->y + ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel,
+                              corner[0] + corner[1] + corner[4] + corner[5], left);
     }
 }
 
@@ -322,20 +343,33 @@ static void output_tile(const struct winograd *g, const float *m, int64_t tile, 
     }
 }
 
+/* M of one unit. Whatever comes next, in order of work, is fetched meanwhile. */
+static void multiply_unit(const struct winograd *g, const float *v, int64_t blocks, int64_t panel,
+                          float *m)
+{
+    int64_t panels = least(UNIT_PANELS, g->panels - panel);
+    struct product product = {.blocks = blocks,
+                              .depth = g->channels,
+                              .c_stride = UNIT_COLUMNS,
+                              .next_b_step = weight_step(g)};
+    for (int step = 0; step < POSITIONS * panels; step++) {
+        int position = (int)(step / panels), next = (step + 1) % (POSITIONS * (int)panels);
+        int64_t p = step % panels;
+        product.a = v + position * g->v_plane;
+        product.b = g->backward ? backward_panel(g, position, panel + p, m + g->m_floats)
+                                : weight_at(g, position, panel + p);
+        product.c = m + position * g->m_plane + p * TILE_COLUMNS;
+        product.next_a = v + (position + 1) % POSITIONS * g->v_plane;
+        product.next_b = weight_at(g, (int)(next / panels), panel + next % panels);
+        multiply(&product);
+    }
+}
+
 static void output_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
                         int64_t panel, float *m)
 {
-    int64_t last_panel = least(g->panels, panel + UNIT_PANELS);
-    for (int position = 0; position < POSITIONS; position++) {
-        const float *v = g->v + position * g->v_plane + (first - strip) * g->v_row;
-        for (int64_t p = panel; p < last_panel; p++) {
-            const float *b =
-                g->backward ? backward_panel(g, position, p, m + g->m_floats)
-                            : g->weight + (p * POSITIONS + position) * g->channels * TILE_COLUMNS;
-            multiply_panel(g, v, end - first, b,
-                           m + position * g->m_plane + (p - panel) * TILE_COLUMNS);
-        }
-    }
+    multiply_unit(g, g->v + row_offset(first - strip, 0, g->channels),
+                  ceil_divide(end - first, TILE_ROWS), panel, m);
     int64_t channel = panel * TILE_COLUMNS;
     for (int64_t tile = first; tile < end; tile++)
         output_tile(g, m + (tile - first) * UNIT_COLUMNS, tile, channel,
@@ -345,8 +379,8 @@ static void output_unit(const struct winograd *g, int64_t strip, int64_t first, 
 static void run_strip(const struct winograd *g, int64_t strip, int thread)
 {
     int64_t end = least(g->tiles, strip + STRIP_TILES);
-    int64_t tile_units = divide_up(end - strip, INPUT_TILES);
-    int64_t channel_units = divide_up(g->channels, INPUT_CHANNELS);
+    int64_t tile_units = ceil_divide(end - strip, INPUT_TILES);
+    int64_t channel_units = ceil_divide(g->channels, INPUT_CHANNELS);
 #pragma omp for schedule(dynamic)
     for (int64_t unit = 0; unit < tile_units * channel_units; unit++) {
         int64_t first = strip + unit % tile_units * INPUT_TILES;
@@ -354,8 +388,8 @@ static void run_strip(const struct winograd *g, int64_t strip, int thread)
         input_unit(g, strip, first, least(end, first + INPUT_TILES), channel,
                    least(g->channels, channel + INPUT_CHANNELS));
     }
-    int64_t blocks = divide_up(end - strip, g->block_tiles);
-    int64_t panel_units = divide_up(g->panels, UNIT_PANELS);
+    int64_t blocks = ceil_divide(end - strip, g->block_tiles);
+    int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
     float *m = g->m + thread * (g->m_floats + g->panel_floats);
 #pragma omp for schedule(dynamic)
     for (int64_t unit = 0; unit < blocks * panel_units; unit++) {
@@ -371,8 +405,8 @@ void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
     describe(&g, call, backward);
     g.v = call->workspace;
     g.zeros = g.v + POSITIONS * g.v_plane;
-    g.m = g.zeros + g.v_row;
-    memset(g.zeros, 0, (size_t)g.v_row * sizeof(float));
+    g.m = g.zeros + zero_floats(&g);
+    memset(g.zeros, 0, (size_t)zero_floats(&g) * sizeof(float));
 #pragma omp parallel num_threads(call->threads)
     for (int64_t strip = 0; strip < g.tiles; strip += STRIP_TILES)
         run_strip(&g, strip, omp_get_thread_num());
@@ -397,14 +431,14 @@ static void transform_filter(const float *g, double u[POSITIONS])
 
 size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4])
 {
-    return (size_t)(divide_up(shape[0], TILE_COLUMNS) * TILE_COLUMNS * shape[1] * POSITIONS) *
+    return (size_t)(ceil_divide(shape[0], TILE_COLUMNS) * TILE_COLUMNS * shape[1] * POSITIONS) *
            sizeof(float);
 }
 
 void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], const float *oihw, float *packed,
                                     int threads)
 {
-    int64_t panels = divide_up(shape[0], TILE_COLUMNS);
+    int64_t panels = ceil_divide(shape[0], TILE_COLUMNS);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t panel = 0; panel < panels; panel++)
         for (int64_t i = 0; i < shape[1] * TILE_COLUMNS; i++) {
