@@ -57,6 +57,20 @@ static int look_ahead(struct run *run)
     return STATUS_OK;
 }
 
+int64_t resample_draws(const struct resample_solver *solver)
+{
+    const struct resample_settings *settings = &solver->settings;
+    bool official = settings->preset == PRESET_OFFICIAL;
+    bool every_step = official || settings->ddim_eta > 0;
+    int64_t draws = 1;
+    for (int j = solver->ddim.length - 1; j >= 0; j--) {
+        bool resamples = solver_resamples(solver, j);
+        int ahead = settings->look_ahead < j ? settings->look_ahead : j;
+        draws += (every_step ? 1 + (official && resamples ? ahead : 0) : 0) + resamples;
+    }
+    return draws * solver->latent_shape[0];
+}
+
 static int decode(struct run *run)
 {
     struct resample_solver *solver = run->solver;

@@ -71,6 +71,8 @@ struct resample_solver *resample_create(struct model *model, const struct operat
                                         const struct resample_settings *settings, bool prepare,
                                         struct status *status);
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
+/* How many latent-shaped draws a run takes from settings.noise. */
+int64_t resample_draws(const struct resample_solver *solver);
 /* Seconds of one decoder pass (forward + VJP), of one UNet pass, and the estimate for a whole run at
  * most, timed now. */
 int resample_estimate(struct resample_solver *solver, double *decoder_seconds,

@@ -16,7 +16,7 @@
 
 #define TINY "--ldm_config tests/data/tiny/tiny.yaml --diffusion_config tests/data/tiny/tiny.ckpt"
 /* few iterations: these tests are about files and flags */
-#define SHORT "--ddim_steps 20 --pixel-iterations 3 --latent-iterations 3"
+#define SHORT "--ddim_steps 20 --pixel-iterations 3 --latent-iterations 3 --threads 1"
 
 static const char blur_task[] =
     "conditioning:\n  method: ps\n  main_sampler: resample\n  params:\n    scale: 0.5\n"
@@ -359,7 +359,7 @@ static void solve_takes_a_folder(void **state)
 
 static void solve_takes_the_official_scripts_form(void **state)
 {
-    char text[2048];
+    char text[512];
     prepare(*state);
     prepare_folder(*state);
     snprintf(text, sizeof text, "%s/pictures", (char *)*state);

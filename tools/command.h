@@ -38,9 +38,6 @@ uint64_t choose_seed(const struct arguments *arguments); /* --seed, else 0 */
  * `weights` a configuration alone will do. */
 int open_model(struct model *model, const struct arguments *arguments, bool weights,
                struct status *status);
-/* Compares the checksums of every tensor that the model uses; reads them all, so it comes after the
- * checks that are cheap. */
-int verify_model(const struct model *model, struct status *status);
 const char *model_file(const struct arguments *arguments); /* for messages and records */
 
 /* Whether FILE could be written: its folder is there and writable, and it is no folder itself. */

@@ -77,27 +77,6 @@ int open_model(struct model *model, const struct arguments *arguments, bool weig
                       arguments->use_ema, status);
 }
 
-struct verification {
-    const struct checkpoint *checkpoint;
-    struct status *status;
-};
-
-static void verify_tensor(void *context, const char *name, const struct checkpoint_tensor *tensor,
-                          const char *misfit)
-{
-    (void)name, (void)misfit;
-    struct verification *verification = context;
-    if (tensor && status_ok(verification->status))
-        checkpoint_verify(verification->checkpoint, tensor, verification->status);
-}
-
-int verify_model(const struct model *model, struct status *status)
-{
-    struct verification verification = {model->checkpoint, status};
-    model_visit_tensors(model, verify_tensor, &verification);
-    return status->code;
-}
-
 const char *model_file(const struct arguments *arguments)
 {
     return arguments->model              ? arguments->model

@@ -9,8 +9,9 @@
 static char *config_text(const struct model *model, struct status *status)
 {
     enum { MOST_BYTES = 1 << 20 };
+    size_t length;
     if (model->config_path)
-        return file_read_text(model->config_path, MOST_BYTES, NULL, status);
+        return file_read_text(model->config_path, MOST_BYTES, &length, status);
     char *text = strdup(checkpoint_metadata(model->checkpoint, "config"));
     if (!text)
         status_set(status, STATUS_FAILURE, "out of memory for the configuration");

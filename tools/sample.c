@@ -53,8 +53,7 @@ static int draw(const struct arguments *arguments, struct model *model,
     gallery.side =
         arguments->size == UNSET ? model->config.autoencoder.resolution : arguments->size;
     if (check_size(arguments->size == UNSET ? "the model's resolution" : "--size", gallery.side,
-                   gallery.side, model_size_multiple(model), status) ||
-        verify_model(model, status))
+                   gallery.side, model_size_multiple(model), status))
         return status->code;
     resample_defaults(&settings, PRESET_OFFICIAL);
     settings.ddim_steps = arguments->ddim_steps == UNSET ? 100 : (int)arguments->ddim_steps;

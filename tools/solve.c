@@ -125,6 +125,17 @@ static int use_noise(struct session *session, const struct problem *problem, str
     return STATUS_OK;
 }
 
+static int check_draws(const struct session *session, const struct resample_solver *solver,
+                       struct status *status)
+{
+    int64_t needed = resample_draws(solver);
+    if (!session->noise.values || session->settings.noise_count >= needed)
+        return STATUS_OK;
+    return status_set(status, STATUS_BAD_INPUT, "%s: %lld draws; this run needs %lld",
+                      session->arguments->noise, (long long)session->settings.noise_count,
+                      (long long)needed);
+}
+
 /* ---- the run ---- */
 
 struct watch {
@@ -224,15 +235,14 @@ static int solve_problem(struct session *session, struct problem *problem, int p
     struct resample_solver *solver = NULL;
     size_t existing;
     if (problem_open(problem, session, status) || use_noise(session, problem, status) ||
-        (first && verify_model(&session->model, status)) ||
         directory_make(problem->directory, &existing, status))
         return status->code;
     session->settings.seed = problem->seed;
     solver =
         resample_create(&session->model, &problem->operator, & session->settings, true, status);
-    if (!solver) {
+    if (!solver || check_draws(session, solver, status)) {
         directory_undo(problem->directory, existing);
-        return status->code;
+        goto done;
     }
     if (first)
         print_notes(session);
