@@ -21,6 +21,7 @@ struct source {
     struct parameter parameter;
     int leading_ones; /* of the shape, which the file's tensor does not have */
     int part_count;
+    const struct checkpoint *checkpoint;
     const struct checkpoint_tensor *parts[MAX_PARTS]; /* NULL: missing */
 };
 
@@ -86,6 +87,7 @@ static int file_key(const struct model *model, const char *name, int part, char 
     return count;
 }
 
+/* What has been read is packed elsewhere: the file's pages do not stay in memory beside it. */
 static void read_parts(const struct parameter *parameter, float *values)
 {
     const struct source *source = parameter->source;
@@ -93,6 +95,7 @@ static void read_parts(const struct parameter *parameter, float *values)
     int64_t part_elements = shape[0] * shape[1] * shape[2] * shape[3] / source->part_count;
     for (int i = 0; i < source->part_count; i++)
         checkpoint_read(source->parts[i], values + i * part_elements);
+    checkpoint_drop_pages(source->checkpoint);
 }
 
 static struct parameter *find_parameter(const struct model *model, const char *name)
@@ -136,6 +139,7 @@ static struct parameter *request(struct model *model, const char *name, int lead
             file_key(model, name, i, key);
             source->parts[i] = checkpoint_find(model->checkpoint, key);
         }
+        source->checkpoint = model->checkpoint;
         source->parameter.read = read_parts;
     }
     source->parameter.source = source;
@@ -300,6 +304,7 @@ static int verify_parameters(const struct model *model, struct status *status)
         for (int part = 0; part < source->part_count; part++)
             if (checkpoint_verify(model->checkpoint, source->parts[part], status))
                 return status->code;
+        checkpoint_drop_pages(model->checkpoint);
     }
     return STATUS_OK;
 }

@@ -3,11 +3,13 @@
 #include "tools/picture.h"
 
 #include <ctype.h>
+#include <stddef.h>
 
 static const struct {
     char letter;
     unsigned char rows[FONT_HEIGHT]; /* from the top; bit 4 is the left column */
 } glyphs[] = {
+    {'d', {0x01, 0x01, 0x0d, 0x13, 0x11, 0x13, 0x0d}},
     {'A', {0x0e, 0x11, 0x11, 0x1f, 0x11, 0x11, 0x11}},
     {'B', {0x1e, 0x11, 0x11, 0x1e, 0x11, 0x11, 0x1e}},
     {'C', {0x0e, 0x11, 0x10, 0x10, 0x10, 0x11, 0x0e}},
@@ -59,11 +61,18 @@ static const struct {
     {'*', {0x00, 0x15, 0x0e, 0x1f, 0x0e, 0x15, 0x00}},
 };
 
+static const unsigned char *find_rows(char letter)
+{
+    for (unsigned i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
+        if (glyphs[i].letter == letter)
+            return glyphs[i].rows;
+    return NULL;
+}
+
 bool font_pixel(char letter, int row, int column)
 {
-    char capital = (char)toupper((unsigned char)letter);
-    for (unsigned i = 0; i < sizeof glyphs / sizeof glyphs[0]; i++)
-        if (glyphs[i].letter == capital)
-            return glyphs[i].rows[row] >> (FONT_WIDTH - 1 - column) & 1;
-    return false;
+    const unsigned char *rows = find_rows(letter);
+    if (!rows)
+        rows = find_rows((char)toupper((unsigned char)letter));
+    return rows && (rows[row] >> (FONT_WIDTH - 1 - column) & 1);
 }

@@ -54,7 +54,7 @@ static int write_comparison(const struct outcome *outcome, const struct problem 
         return status->code;
     if (problem->truth.values) {
         panels[count].values = problem->truth.values;
-        strcpy(panels[count].label[0], "truth");
+        strcpy(panels[count].label[0], "TRUTH");
         snprintf(panels[count++].label[1], sizeof panels->label[1], "%d x %d", problem->width,
                  problem->height);
     }
@@ -64,13 +64,13 @@ static int write_comparison(const struct outcome *outcome, const struct problem 
         label_score(&panels[count++], outcome->baseline);
     }
     panels[count].values = outcome->result.image;
-    strcpy(panels[count].label[0], "reconstruction");
+    strcpy(panels[count].label[0], "RECONSTRUCTION");
     label_score(&panels[count++], outcome->reconstruction);
     if (problem->truth.values) {
         int scale = picture_error(error, problem->truth.values, outcome->result.image,
                                   problem->channels, problem->height, problem->width, status);
         panels[count].values = error;
-        snprintf(panels[count++].label[0], sizeof panels->label[0], "error x %d", scale);
+        snprintf(panels[count++].label[0], sizeof panels->label[0], "ERROR x %d", scale);
     }
     picture_write(in_directory(path, problem, "comparison.png"), panels, count, problem->channels,
                   problem->height, problem->width, status);

@@ -206,6 +206,19 @@ static int run_traced(struct resample_solver *solver, const struct problem *prob
     return status->code;
 }
 
+/* Interrupted before the first decode, the result's picture is blank: then there is none. */
+static void drop_blank_picture(struct resample_result *result, const struct problem *problem)
+{
+    size_t count = (size_t)problem->channels * (size_t)problem->height * (size_t)problem->width;
+    size_t i = 0;
+    while (result->image && i < count && result->image[i] == 0)
+        i++;
+    if (i < count)
+        return;
+    free(result->image);
+    result->image = NULL;
+}
+
 /* Runs and writes. An interruption is an outcome like another, with its own exit status. */
 static int run_and_write(struct resample_solver *solver, const struct problem *problem,
                          const struct session *session, struct outcome *outcome,
@@ -216,6 +229,8 @@ static int run_and_write(struct resample_solver *solver, const struct problem *p
     outcome->interrupted = status->code == STATUS_INTERRUPTED;
     if (status_ok(status) || outcome->interrupted) {
         struct status writing = {0};
+        if (outcome->interrupted)
+            drop_blank_picture(&outcome->result, problem);
         outcome_score(outcome, problem);
         if (outcome_write(outcome, problem, session, &writing))
             *status = writing;
