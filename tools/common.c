@@ -160,6 +160,8 @@ const char *duration_text(char text[static 32], double seconds)
         snprintf(text, 32, "%.1f s", seconds);
     else if (seconds < 90)
         snprintf(text, 32, "%.0f s", seconds);
+    else if (seconds < 600)
+        snprintf(text, 32, "%d min %02d s", (int)seconds / 60, (int)seconds % 60);
     else if (seconds < 5400)
         snprintf(text, 32, "%.0f min", seconds / 60);
     else if (seconds < 86400.0 * 4)

@@ -1,5 +1,5 @@
-/* `resample solve` in three parts: what is to be solved (problem.c), the run (solve.c), and what is
- * written about it (outcome.c). */
+/* `resample solve` in four parts: what is to be solved (problem.c), the run (solve.c), what is
+ * written about it (outcome.c), and the same for every picture of a folder (folder.c). */
 #ifndef TOOLS_SOLVE_H
 #define TOOLS_SOLVE_H
 
@@ -47,6 +47,12 @@ void problem_close(struct problem *problem);
 /* The truth alone, with its size: what can be checked of a folder of pictures before the first. */
 int problem_read_truth(struct problem *problem, const struct session *session,
                        struct status *status);
+
+/* Everything of one picture. `pictures` is how many there are, for the estimate and the notes,
+ * which come with the first. */
+int solve_problem(struct session *session, struct problem *problem, int pictures, bool first,
+                  struct outcome *outcome, struct status *status);
+int solve_folder(struct session *session, const char *folder, struct status *status);
 
 void outcome_score(struct outcome *outcome, const struct problem *problem);
 /* Every file but the trace; recon.* only where something was decoded. */
