@@ -67,12 +67,16 @@ static double timer_ms(int threads)
 
 enum { PEAK_SUMS = 12, PEAK_STEPS = 1 << 19 };
 
+/* The sums start hidden from the compiler, which would keep one of twelve equal chains. */
 #define PEAK(isa, bytes, options)                                                                  \
     typedef float peak_vector_##isa __attribute__((vector_size(bytes)));                           \
     options static double peak_##isa(void)                                                         \
     {                                                                                              \
-        peak_vector_##isa a = {0}, b = {0}, s[PEAK_SUMS] = {{0}};                                  \
-        __asm__ volatile("" : "+x"(a), "+x"(b));                                                   \
+        peak_vector_##isa a = {0}, b = {0}, s[PEAK_SUMS];                                          \
+        for (int i = 0; i < PEAK_SUMS; i++) {                                                      \
+            s[i] = a;                                                                              \
+            __asm__ volatile("" : "+x"(s[i]));                                                     \
+        }                                                                                          \
         for (int step = 0; step < PEAK_STEPS; step++) {                                            \
             _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_SUMS; i++) s[i] = s[i] * a + b;      \
             __asm__ volatile("" : "+x"(a), "+x"(b));                                               \

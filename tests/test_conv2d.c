@@ -20,7 +20,7 @@ enum { GUARD_FLOATS = 64 };
 
 struct shape {
     int64_t n, h, w, i, o;
-    struct conv2d_attributes a;
+    struct conv2d_attributes a; /* form: WEIGHT_PLAIN leaves the choice to the table */
     bool bias, residual;
 };
 
@@ -46,6 +46,11 @@ static const struct shape shapes[] = {
     {3, 1, 1, 70, 129, {1, 1, 1, 0, 0, 0, 0, 1, 0}, true, false},
     {1, 14, 9, 5, 6, {1, 5, 1, 0, 2, 0, 2, 1, 0}, true, false},
     {1, 9, 14, 12, 7, {7, 3, 1, 3, 1, 3, 1, 1, 0}, false, false},
+    {1, 6, 5, 600, 20, {3, 3, 1, 1, 1, 1, 1, 1, 0}, true, true},
+    {1, 2, 3, 520, 40, {1, 1, 1, 0, 0, 0, 0, 1, 0}, true, false},
+    /* several strips that all threads share; a weight too large to be transposed whole */
+    {1, 68, 64, 170, 18, {3, 3, 1, 1, 1, 1, 1, 1, 0}, true, true},
+    {2, 5, 6, 301, 295, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_WINOGRAD}, true, true},
 };
 enum { SHAPE_COUNT = sizeof shapes / sizeof shapes[0] };
 
@@ -171,6 +176,8 @@ static float *run_table(const struct job *job, const struct kernels *kernels, in
     describe(job, input, &output, TYPE_F32);
     union attributes attributes = {.conv2d = job->shape->a};
     *form = kernels->conv2d_form(&attributes.conv2d, job->x, job->y, job->backward);
+    if (job->shape->a.form != WEIGHT_PLAIN)
+        *form = job->shape->a.form;
     attributes.conv2d.form = *form;
     void *packed = aligned_alloc(64, (kernels->weight_bytes(*form, job->weight) + 63) / 64 * 64);
     kernels->pack_weight(*form, job->weight, job->oihw, packed, threads);

@@ -255,6 +255,17 @@ static bool next_chunk(const struct direct *d, const struct pixel_class *class, 
     return true;
 }
 
+ALWAYS_INLINE void narrow_steps(const float *a, int64_t block_stride, const float *b, int steps,
+                                vector_f32 sum[NARROW_ROWS])
+{
+    for (int k = 0; k < steps; k++) {
+        vector_f32 w = vector_load(b + k * LANES);
+#pragma GCC unroll 12
+        for (int r = 0; r < NARROW_ROWS; r++)
+            sum[r] += vector_set(a[r / TILE_ROWS * block_stride + r % TILE_ROWS * LINE + k]) * w;
+    }
+}
+
 /* Tiles of NARROW_ROWS rows and one vector: the outputs fit into one vector. */
 static void multiply_narrow(const struct product *p)
 {
@@ -265,13 +276,9 @@ static void multiply_narrow(const struct product *p)
         float *c = p->c + block * TILE_ROWS * p->c_stride;
         for (int r = 0; r < NARROW_ROWS && p->add; r++)
             sum[r] = vector_load(c + r * p->c_stride);
-        for (int64_t k = 0; k < p->depth; k++) {
-            const float *a = p->a + block * floats + k / LINE * LINE * TILE_ROWS + k % LINE;
-            vector_f32 b = vector_load(p->b + k * LANES);
-#pragma GCC unroll 12
-            for (int r = 0; r < NARROW_ROWS; r++)
-                sum[r] += vector_set(a[r / TILE_ROWS * floats + r % TILE_ROWS * LINE]) * b;
-        }
+        for (int64_t k = 0; k < p->depth; k += LINE)
+            narrow_steps(p->a + block * floats + k * TILE_ROWS, floats, p->b + k * LANES,
+                         (int)least(LINE, p->depth - k), sum);
         for (int r = 0; r < NARROW_ROWS; r++)
             vector_store(c + r * p->c_stride, sum[r]);
     }

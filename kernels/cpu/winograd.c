@@ -4,10 +4,11 @@
  * permutes its transform on these points, so backward-data is the same convolution of the output's
  * gradient that reads the same packed weight at permuted positions, transposed block by block.
  *
- * The tiles are worked on strip by strip: (1) units transform a block of tiles for some channels
- * into V[position][tile][channel], which stays in the third-level cache; (2) units multiply a block
- * of tiles by some panels of the weight into M[position][tile][lane] in the second-level cache and
- * store its output tiles. */
+ * The tiles are worked on strip by strip. A thread keeps a strip to itself where its V and M fit
+ * into the second-level cache, that is with few channels. Otherwise (1) units transform a block of
+ * tiles for some channels into V[position][tile][channel], which stays in the third-level cache;
+ * (2) units multiply a block of tiles by some panels of the weight into M[position][tile][lane] in
+ * the second-level cache and store its output tiles. */
 #include "kernels/cpu/conv2d.h"
 
 #include <omp.h>
@@ -21,7 +22,13 @@ enum {
     INPUT_CHANNELS = 64, /* of an input unit */
     UNIT_PANELS = 2,     /* of an output unit */
     UNIT_COLUMNS = UNIT_PANELS * TILE_COLUMNS,
-    LEAST_UNITS = 4 /* of output in a strip, if it has the tiles */
+    LEAST_UNITS = 4, /* of output in a strip, if it has the tiles */
+    /* V and M of a strip that a thread works on alone, and its least tiles: fewer would read the
+     * weight too often */
+    OWN_BYTES = VECTOR_BYTES == 64 ? 768 << 10 : 384 << 10,
+    OWN_LEAST_TILES = 24,
+    /* backward transposes a weight up to this size whole, a larger one panel by panel */
+    TRANSPOSE_BYTES = 12 << 20
 };
 
 struct winograd {
@@ -30,25 +37,49 @@ struct winograd {
     int64_t n, h, w, channels;  /* the convolution's own size, upsampled; its input channels */
     int64_t outputs;            /* its output channels */
     int64_t x_h, x_w, y_h, y_w; /* of the tensors in memory */
-    bool backward;
+    bool backward;              /* the weight is read transposed */
+    bool own_strips;
     int input_shift;  /* 1: pixels are read from a picture half the size */
     int output_shift; /* 1: sums of 2x2 outputs go to a picture half the size */
     int64_t tile_rows, tile_columns, tiles;
-    int64_t block_tiles, v_plane, m_plane; /* planes: PAD_FLOATS more, against 4096-byte strides */
-    int64_t panels;
-    float *v, *zeros, *m; /* m: one per thread, then the panel that backward transposes */
-    int64_t m_floats, panel_floats;
+    int64_t strip_tiles, unit_tiles;
+    int64_t v_plane, m_plane;   /* PAD_FLOATS more than needed, against strides of 4096 bytes */
+    int64_t panels, panel_rows; /* of the weight that is read: panels of outputs, rows of one */
+    /* zeros: a pixel of the padding; weight: the transposed one, whole; v: one, or one per thread;
+     * m: one per thread; panel: a transposed one per thread */
+    float *zeros, *transposed, *v, *m, *panel;
+    int64_t zeros_floats, transposed_floats, v_floats, m_floats, panel_floats;
 };
 
-/* Tiles of an output unit: whole blocks of TILE_ROWS, at most `most`, all units alike. Backward
- * takes more, since each transposes its panel of the weight anew. */
-static int64_t unit_tiles(int64_t strip_tiles, int64_t panel_units, bool backward)
+/* The equal parts, whole blocks of TILE_ROWS and at most `most` tiles, into which to cut `tiles`.
+ */
+static int64_t part_tiles(int64_t tiles, int64_t most, int64_t least_parts)
 {
-    int64_t most = (backward ? 132 : 72) / TILE_ROWS * TILE_ROWS;
-    int64_t units = ceil_divide(strip_tiles, most);
-    if (units * panel_units < LEAST_UNITS)
-        units = ceil_divide(LEAST_UNITS, panel_units);
-    return ceil_divide(ceil_divide(strip_tiles, units), TILE_ROWS) * TILE_ROWS;
+    int64_t parts = ceil_divide(tiles, most / TILE_ROWS * TILE_ROWS);
+    parts = parts < least_parts ? least_parts : parts;
+    return ceil_divide(ceil_divide(tiles, parts), TILE_ROWS) * TILE_ROWS;
+}
+
+/* Rows of a transposed panel, whose last ones may be zeros. */
+static int64_t transposed_rows(const struct winograd *g)
+{
+    return ceil_divide(g->channels, TILE_COLUMNS) * TILE_COLUMNS;
+}
+
+static void divide_work(struct winograd *g)
+{
+    int64_t channel_floats = ceil_divide(g->channels, LINE) * LINE + UNIT_COLUMNS;
+    int64_t own_tiles = OWN_BYTES / (POSITIONS * channel_floats * (int64_t)sizeof(float));
+    int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
+    g->own_strips = own_tiles >= OWN_LEAST_TILES && g->tiles >= LEAST_UNITS * OWN_LEAST_TILES;
+    if (g->own_strips) {
+        g->strip_tiles = part_tiles(g->tiles, own_tiles, 1);
+        g->unit_tiles = g->strip_tiles;
+        return;
+    }
+    g->strip_tiles = least(g->tiles, STRIP_TILES);
+    g->unit_tiles = part_tiles(g->strip_tiles, g->panel_floats > 0 ? 132 : 72,
+                               ceil_divide(LEAST_UNITS, panel_units));
 }
 
 static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
@@ -70,29 +101,30 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
     g->channels = x[3], g->outputs = y[3];
     g->tile_rows = ceil_divide(g->h, 4), g->tile_columns = ceil_divide(g->w, 4);
     g->tiles = g->n * g->tile_rows * g->tile_columns;
-    int64_t strip_tiles = least(g->tiles, STRIP_TILES);
     g->panels = ceil_divide(g->outputs, TILE_COLUMNS);
-    g->block_tiles = unit_tiles(strip_tiles, ceil_divide(g->panels, UNIT_PANELS), backward);
-    g->v_plane = ceil_divide(strip_tiles, INPUT_TILES) * (INPUT_TILES / TILE_ROWS) *
+    g->zeros_floats = ceil_divide(g->channels, LINE) * LINE;
+    g->panel_rows = g->channels;
+    int64_t panel_floats = transposed_rows(g) * TILE_COLUMNS;
+    int64_t weight_floats = g->panels * POSITIONS * panel_floats;
+    if (backward && weight_floats * (int64_t)sizeof(float) <= TRANSPOSE_BYTES)
+        g->transposed_floats = weight_floats;
+    else if (backward)
+        g->panel_floats = panel_floats;
+    divide_work(g);
+    g->v_plane = ceil_divide(g->strip_tiles, INPUT_TILES) * INPUT_TILES / TILE_ROWS *
                      block_floats(g->channels) +
                  PAD_FLOATS;
-    g->m_plane = g->block_tiles * UNIT_COLUMNS + PAD_FLOATS;
+    g->m_plane = g->unit_tiles * UNIT_COLUMNS + PAD_FLOATS;
+    g->v_floats = POSITIONS * g->v_plane;
     g->m_floats = POSITIONS * g->m_plane;
-    g->panel_floats =
-        backward ? ceil_divide(g->channels, TILE_COLUMNS) * TILE_COLUMNS * TILE_COLUMNS : 0;
-}
-
-/* A pixel of zeros for the padding. */
-static int64_t zero_floats(const struct winograd *g)
-{
-    return ceil_divide(g->channels, LINE) * LINE;
 }
 
 size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool backward)
 {
     struct winograd g;
     describe(&g, call, backward);
-    return (size_t)(POSITIONS * g.v_plane + zero_floats(&g) +
+    int64_t vs = g.own_strips ? call->threads : 1;
+    return (size_t)(g.zeros_floats + g.transposed_floats + vs * g.v_floats +
                     call->threads * (g.m_floats + g.panel_floats)) *
            sizeof(float);
 }
@@ -253,7 +285,7 @@ static const float *weight_at(const struct winograd *g, int position, int64_t pa
     if (g->backward)
         return g->weight +
                (rotated_position(position) * g->outputs + panel * TILE_COLUMNS) * TILE_COLUMNS;
-    return g->weight + (panel * POSITIONS + position) * g->channels * TILE_COLUMNS;
+    return g->weight + (panel * POSITIONS + position) * g->panel_rows * TILE_COLUMNS;
 }
 
 static int64_t weight_step(const struct winograd *g)
@@ -263,12 +295,10 @@ static int64_t weight_step(const struct winograd *g)
 
 /* The transposed panel as [channel][lane]: `channel` counts the forward outputs, `lane` the forward
  * inputs from panel*TILE_COLUMNS on. */
-static const float *backward_panel(const struct winograd *g, int position, int64_t panel,
-                                   float *scratch)
+static void transpose_panel(const struct winograd *g, int position, int64_t panel, float *to)
 {
     const float *from = weight_at(g, position, panel);
     int64_t lanes = least(TILE_COLUMNS, g->outputs - panel * TILE_COLUMNS);
-    float *to = scratch;
     for (int64_t c = 0; c < g->channels; c += TILE_COLUMNS) {
         for (int i = 0; i < 2 && lanes == TILE_COLUMNS; i++)
             for (int j = 0; j < 2; j++)
@@ -280,7 +310,15 @@ static const float *backward_panel(const struct winograd *g, int position, int64
         from += weight_step(g);
         to += TILE_COLUMNS * TILE_COLUMNS;
     }
-    return scratch;
+}
+
+/* The whole weight, as the forward convolution has it. */
+static void transpose_weight(const struct winograd *g)
+{
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < g->panels * POSITIONS; i++)
+        transpose_panel(g, (int)(i % POSITIONS), i / POSITIONS,
+                        g->transposed + i * transposed_rows(g) * TILE_COLUMNS);
 }
 
 ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_place *at,
@@ -344,8 +382,7 @@ static void output_tile(const struct winograd *g, const float *m, int64_t tile, 
 }
 
 /* M of one unit. Whatever comes next, in order of work, is fetched meanwhile. */
-static void multiply_unit(const struct winograd *g, const float *v, int64_t blocks, int64_t panel,
-                          float *m)
+static void multiply_unit(const struct winograd *g, const float *v, int64_t blocks, int64_t panel)
 {
     int64_t panels = least(UNIT_PANELS, g->panels - panel);
     struct product product = {.blocks = blocks,
@@ -356,9 +393,12 @@ static void multiply_unit(const struct winograd *g, const float *v, int64_t bloc
         int position = (int)(step / panels), next = (step + 1) % (POSITIONS * (int)panels);
         int64_t p = step % panels;
         product.a = v + position * g->v_plane;
-        product.b = g->backward ? backward_panel(g, position, panel + p, m + g->m_floats)
-                                : weight_at(g, position, panel + p);
-        product.c = m + position * g->m_plane + p * TILE_COLUMNS;
+        product.b = weight_at(g, position, panel + p);
+        if (g->backward) {
+            transpose_panel(g, position, panel + p, g->panel);
+            product.b = g->panel;
+        }
+        product.c = g->m + position * g->m_plane + p * TILE_COLUMNS;
         product.next_a = v + (position + 1) % POSITIONS * g->v_plane;
         product.next_b = weight_at(g, (int)(next / panels), panel + next % panels);
         multiply(&product);
@@ -366,19 +406,29 @@ static void multiply_unit(const struct winograd *g, const float *v, int64_t bloc
 }
 
 static void output_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
-                        int64_t panel, float *m)
+                        int64_t panel)
 {
     multiply_unit(g, g->v + row_offset(first - strip, 0, g->channels),
-                  ceil_divide(end - first, TILE_ROWS), panel, m);
+                  ceil_divide(end - first, TILE_ROWS), panel);
     int64_t channel = panel * TILE_COLUMNS;
     for (int64_t tile = first; tile < end; tile++)
-        output_tile(g, m + (tile - first) * UNIT_COLUMNS, tile, channel,
+        output_tile(g, g->m + (tile - first) * UNIT_COLUMNS, tile, channel,
                     least(g->outputs, channel + UNIT_COLUMNS));
 }
 
-static void run_strip(const struct winograd *g, int64_t strip, int thread)
+/* A strip for this thread alone. */
+static void run_own_strip(const struct winograd *g, int64_t strip)
 {
-    int64_t end = least(g->tiles, strip + STRIP_TILES);
+    int64_t end = least(g->tiles, strip + g->strip_tiles);
+    input_unit(g, strip, strip, end, 0, g->channels);
+    for (int64_t panel = 0; panel < g->panels; panel += UNIT_PANELS)
+        output_unit(g, strip, strip, end, panel);
+}
+
+/* A strip for all threads. */
+static void run_strip(const struct winograd *g, int64_t strip)
+{
+    int64_t end = least(g->tiles, strip + g->strip_tiles);
     int64_t tile_units = ceil_divide(end - strip, INPUT_TILES);
     int64_t channel_units = ceil_divide(g->channels, INPUT_CHANNELS);
 #pragma omp for schedule(dynamic)
@@ -388,28 +438,53 @@ static void run_strip(const struct winograd *g, int64_t strip, int thread)
         input_unit(g, strip, first, least(end, first + INPUT_TILES), channel,
                    least(g->channels, channel + INPUT_CHANNELS));
     }
-    int64_t blocks = ceil_divide(end - strip, g->block_tiles);
+    int64_t blocks = ceil_divide(end - strip, g->unit_tiles);
     int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
-    float *m = g->m + thread * (g->m_floats + g->panel_floats);
 #pragma omp for schedule(dynamic)
     for (int64_t unit = 0; unit < blocks * panel_units; unit++) {
-        int64_t first = strip + unit % blocks * g->block_tiles;
-        output_unit(g, strip, first, least(end, first + g->block_tiles),
-                    unit / blocks * UNIT_PANELS, m);
+        int64_t first = strip + unit % blocks * g->unit_tiles;
+        output_unit(g, strip, first, least(end, first + g->unit_tiles),
+                    unit / blocks * UNIT_PANELS);
     }
+}
+
+/* One thread's part; g is its own copy. */
+static void run_thread(struct winograd *g, int thread)
+{
+    g->v += g->own_strips ? thread * g->v_floats : 0;
+    g->m += thread * g->m_floats;
+    g->panel += thread * g->panel_floats;
+    if (g->transposed_floats) {
+        transpose_weight(g);
+        g->weight = g->transposed;
+        g->panel_rows = transposed_rows(g);
+        g->backward = false;
+    }
+    if (g->own_strips) {
+#pragma omp for schedule(dynamic)
+        for (int64_t strip = 0; strip < g->tiles; strip += g->strip_tiles)
+            run_own_strip(g, strip);
+        return;
+    }
+    for (int64_t strip = 0; strip < g->tiles; strip += g->strip_tiles)
+        run_strip(g, strip);
 }
 
 void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
 {
     struct winograd g;
     describe(&g, call, backward);
-    g.v = call->workspace;
-    g.zeros = g.v + POSITIONS * g.v_plane;
-    g.m = g.zeros + zero_floats(&g);
-    memset(g.zeros, 0, (size_t)zero_floats(&g) * sizeof(float));
+    g.zeros = call->workspace;
+    g.transposed = g.zeros + g.zeros_floats;
+    g.v = g.transposed + g.transposed_floats;
+    g.m = g.v + (g.own_strips ? call->threads : 1) * g.v_floats;
+    g.panel = g.m + call->threads * g.m_floats;
+    memset(g.zeros, 0, (size_t)g.zeros_floats * sizeof(float));
 #pragma omp parallel num_threads(call->threads)
-    for (int64_t strip = 0; strip < g.tiles; strip += STRIP_TILES)
-        run_strip(&g, strip, omp_get_thread_num());
+    {
+        struct winograd own = g;
+        run_thread(&own, omp_get_thread_num());
+    }
 }
 
 /* Packing: U = G g G^T in double, rounded once. */
