@@ -67,31 +67,26 @@ static double timer_ms(int threads)
 
 enum { PEAK_SUMS = 12, PEAK_STEPS = 1 << 19 };
 
-/* The sums start hidden from the compiler, which would keep one of twelve equal chains. */
-#define PEAK(isa, bytes, options)                                                                  \
-    typedef float peak_vector_##isa __attribute__((vector_size(bytes)));                           \
+/* sum = sum*a + b in independent chains, as many as hide the latency. The start values are
+ * volatile: equal chains would be computed once. */
+#define PEAK(isa, bytes, options, multiply_add)                                                    \
     options static double peak_##isa(void)                                                         \
     {                                                                                              \
-        peak_vector_##isa a = {0}, b = {0}, s[PEAK_SUMS];                                          \
-        for (int i = 0; i < PEAK_SUMS; i++) {                                                      \
-            s[i] = a;                                                                              \
-            __asm__ volatile("" : "+x"(s[i]));                                                     \
-        }                                                                                          \
-        for (int step = 0; step < PEAK_STEPS; step++) {                                            \
-            _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_SUMS; i++) s[i] = s[i] * a + b;      \
-            __asm__ volatile("" : "+x"(a), "+x"(b));                                               \
-        }                                                                                          \
-        for (int i = 1; i < PEAK_SUMS; i++)                                                        \
-            s[0] += s[i];                                                                          \
-        __asm__ volatile("" : "+x"(s[0]));                                                         \
+        typedef float vector __attribute__((vector_size(bytes)));                                  \
+        volatile float start[PEAK_SUMS] = {0};                                                     \
+        vector sum[PEAK_SUMS], a = {0}, b = {0};                                                   \
+        _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_SUMS; i++) sum[i] = a + start[i];        \
+        for (int step = 0; step < PEAK_STEPS; step++)                                              \
+            _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_SUMS; i++) multiply_add;             \
+        _Pragma("GCC unroll 12") for (int i = 0; i < PEAK_SUMS; i++) start[i] = sum[i][0];         \
         return 2. * PEAK_SUMS * PEAK_STEPS * ((bytes) / 4);                                        \
     }
 #ifdef __x86_64__
-#define FAST_TARGET(name) __attribute__((target(name), optimize("O3", "fp-contract=fast")))
-PEAK(avx2, 32, FAST_TARGET("avx2,fma"))
-PEAK(avx512, 64, FAST_TARGET("avx512f,prefer-vector-width=512"))
+#define FMA __asm__ volatile("vfmadd213ps %2, %1, %0" : "+x"(sum[i]) : "x"(a), "x"(b))
+PEAK(avx2, 32, __attribute__((target("avx2,fma"))), FMA)
+PEAK(avx512, 64, __attribute__((target("avx512f"))), FMA)
 #endif
-PEAK(scalar, 16, )
+PEAK(scalar, 16, , sum[i] = sum[i] * a + b)
 
 /* Multiply-adds that registers alone can do, in GFLOP/s. */
 static double peak_gflops(const char *isa, int threads, int repeats)

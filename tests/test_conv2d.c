@@ -229,6 +229,7 @@ static bool table_runs(int index)
 static void check_tables(bool backward)
 {
     int forms[WEIGHT_FORM_COUNT] = {0};
+    double worst[WEIGHT_FORM_COUNT] = {0};
     for (int s = 0; s < SHAPE_COUNT; s++) {
         struct job job;
         job_open(&job, &shapes[s], backward);
@@ -243,11 +244,15 @@ static void check_tables(bool backward)
                 fail_msg("%s, shape %d, %s, form %d: relative error %g", table(t)->name, s,
                          backward ? "backward" : "forward", form, error);
             forms[form]++;
+            worst[form] = fmax(worst[form], error);
             free(values);
         }
         free(reference);
         job_close(&job);
     }
+    for (int form = 0; form < WEIGHT_FORM_COUNT; form++)
+        if (forms[form])
+            print_message("form %d: largest relative error %.2g\n", form, worst[form]);
     assert_true(forms[WEIGHT_WINOGRAD] > 0);
     assert_true(forms[backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT] > 0);
 }
