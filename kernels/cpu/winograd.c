@@ -27,8 +27,10 @@ enum {
      * weight too often */
     OWN_BYTES = VECTOR_BYTES == 64 ? 768 << 10 : 384 << 10,
     OWN_LEAST_TILES = 24,
-    /* backward transposes a weight up to this size whole, a larger one panel by panel */
-    TRANSPOSE_BYTES = 12 << 20
+    /* tiles of an output unit, at most; more where it transposes its panel of the weight anew */
+    UNIT_TILES = 72,
+    TRANSPOSING_UNIT_TILES = 132,
+    TRANSPOSE_BYTES = 12 << 20 /* a weight that backward transposes whole, at most */
 };
 
 struct winograd {
@@ -66,20 +68,32 @@ static int64_t transposed_rows(const struct winograd *g)
     return ceil_divide(g->channels, TILE_COLUMNS) * TILE_COLUMNS;
 }
 
+/* Backward transposes a small weight once for all units of tiles, if there are several. */
+static void divide_transposition(struct winograd *g)
+{
+    int64_t panel_floats = transposed_rows(g) * TILE_COLUMNS;
+    int64_t weight_floats = g->panels * POSITIONS * panel_floats;
+    int64_t unit = g->own_strips ? g->strip_tiles : TRANSPOSING_UNIT_TILES;
+    if (g->tiles > 2 * unit && weight_floats * (int64_t)sizeof(float) <= TRANSPOSE_BYTES)
+        g->transposed_floats = weight_floats;
+    else
+        g->panel_floats = panel_floats;
+}
+
 static void divide_work(struct winograd *g)
 {
     int64_t channel_floats = ceil_divide(g->channels, LINE) * LINE + UNIT_COLUMNS;
     int64_t own_tiles = OWN_BYTES / (POSITIONS * channel_floats * (int64_t)sizeof(float));
     int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
     g->own_strips = own_tiles >= OWN_LEAST_TILES && g->tiles >= LEAST_UNITS * OWN_LEAST_TILES;
-    if (g->own_strips) {
-        g->strip_tiles = part_tiles(g->tiles, own_tiles, 1);
-        g->unit_tiles = g->strip_tiles;
-        return;
-    }
-    g->strip_tiles = least(g->tiles, STRIP_TILES);
-    g->unit_tiles = part_tiles(g->strip_tiles, g->panel_floats > 0 ? 132 : 72,
-                               ceil_divide(LEAST_UNITS, panel_units));
+    g->strip_tiles =
+        g->own_strips ? part_tiles(g->tiles, own_tiles, 1) : least(g->tiles, STRIP_TILES);
+    if (g->backward)
+        divide_transposition(g);
+    int64_t most = g->panel_floats > 0 ? TRANSPOSING_UNIT_TILES : UNIT_TILES;
+    g->unit_tiles = g->own_strips
+                        ? g->strip_tiles
+                        : part_tiles(g->strip_tiles, most, ceil_divide(LEAST_UNITS, panel_units));
 }
 
 static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
@@ -104,12 +118,6 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
     g->panels = ceil_divide(g->outputs, TILE_COLUMNS);
     g->zeros_floats = ceil_divide(g->channels, LINE) * LINE;
     g->panel_rows = g->channels;
-    int64_t panel_floats = transposed_rows(g) * TILE_COLUMNS;
-    int64_t weight_floats = g->panels * POSITIONS * panel_floats;
-    if (backward && weight_floats * (int64_t)sizeof(float) <= TRANSPOSE_BYTES)
-        g->transposed_floats = weight_floats;
-    else if (backward)
-        g->panel_floats = panel_floats;
     divide_work(g);
     g->v_plane = ceil_divide(g->strip_tiles, INPUT_TILES) * INPUT_TILES / TILE_ROWS *
                      block_floats(g->channels) +
