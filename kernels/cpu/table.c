@@ -35,7 +35,7 @@ const struct kernels *ISA_NAME(kernels_table)(void)
                 FAST_WORKSPACE(group_norm_backward),
                 FAST_WORKSPACE(attention),
                 FAST_WORKSPACE(attention_backward),
-                FAST(silu),
+                PLAIN(silu),
                 FAST(silu_backward),
                 FAST(combine),
                 FAST(combine_scaled),
