@@ -1,27 +1,21 @@
 /* Chooses between the direct and the Winograd convolution by shape (spec of both: conv2d.h). */
 #include "kernels/cpu/conv2d.h"
 
-/* Winograd packs a weight into four times its size. With 16 tiles it takes two fifths of the direct
- * form's time, with 64 a quarter (bench/conv2d.c on Zen 3), with 4 no less in backward; at 16
- * tiles, where a wide network keeps most of its weights and spends little of its time, only a small
- * weight is worth the memory.
- */
-enum {
-    WINOGRAD_LEAST_TILES = 48,
-    WINOGRAD_LEAST_TILES_SMALL = 16,
-    WINOGRAD_SMALL_CHANNELS = 1 << 17, /* inputs x outputs */
-    WINOGRAD_LEAST_CHANNELS = 16
-};
+/* Winograd packs a weight into four times its size and rounds four times as much as the direct form
+ * (cpu-kernels.md section 1). From 48 tiles on it takes a quarter of the direct form's time
+ * (bench/conv2d.c on Zen 3). With fewer it would gain little of a solve: the time lies in the large
+ * pictures, and the small ones are the UNet's, whose rounding is divided by sqrt(alpha_cumprod) on
+ * its way to the quantiser's near ties. */
+enum { WINOGRAD_LEAST_TILES = 48, WINOGRAD_LEAST_CHANNELS = 16 };
 
 enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const int64_t x[4],
                                        const int64_t y[4], bool backward)
 {
     bool same = a->kernel_height == 3 && a->kernel_width == 3 && a->stride == 1 &&
                 a->pad_top == 1 && a->pad_left == 1 && a->pad_bottom == 1 && a->pad_right == 1;
-    bool small = x[3] * y[3] <= WINOGRAD_SMALL_CHANNELS;
     int64_t tiles = y[0] * ceil_divide(y[1], 4) * ceil_divide(y[2], 4);
-    if (same && tiles >= (small ? WINOGRAD_LEAST_TILES_SMALL : WINOGRAD_LEAST_TILES) &&
-        x[3] >= WINOGRAD_LEAST_CHANNELS && y[3] >= WINOGRAD_LEAST_CHANNELS)
+    if (same && tiles >= WINOGRAD_LEAST_TILES && x[3] >= WINOGRAD_LEAST_CHANNELS &&
+        y[3] >= WINOGRAD_LEAST_CHANNELS)
         return WEIGHT_WINOGRAD;
     return backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT;
 }
