@@ -24,11 +24,17 @@
  *     attributes.group_norm {groups, epsilon, silu}: y = (x-mean)/sqrt(var+epsilon)*gamma+beta, then
  *     SiLU if silu. Biased variance over H,W and the group's channels.
  * group_norm_backward: dy, x, gamma, beta, statistics -> dx     SiLU's derivative included. in place: dx on dy.
+ * group_norm_jvp: dx, x, gamma, beta, statistics -> dy          the change of y when x moves by dx, the
+ *     statistics' change and SiLU's derivative included. in place: dy on dx.
  * attention: qkv[N,H,W,3C] -> o[N,H,W,C], lse[N,heads,H*W,1]    attributes.attention {heads}
  *     channels of qkv are [head][q(d),k(d),v(d)], d = C/heads; softmax over tokens of q.k/sqrt(d);
  *     lse = log-sum-exp of a query's scaled scores. The N x N matrix is never stored whole.
  * attention_backward: d_o, qkv, o, lse -> dqkv                  recomputes the probabilities
- * silu: x -> x*sigmoid(x). silu_backward: dy, x -> dx           in place: y on x, dx on dy
+ * attention_jvp: dqkv, qkv, o, lse -> d_o                       the change of o when qkv moves by dqkv;
+ *     recomputes the probabilities P = exp(scores - lse): with dS the change of the scaled scores,
+ *     d_o = sum P dv + sum P dS v - (sum P dS) o
+ * silu: x -> x*sigmoid(x). silu_backward: dy, x -> dx           in place: y on x, dx on dy. Elementwise,
+ *     so that dx = silu'(x)*dy is also the change of y when x moves by dy.
  * combine: a, b or none -> alpha*a + beta*b                     attributes.combine; in place on a or b
  * combine_scaled: a, b, coefficients[1,1,1,n] -> a + c*b        c = attributes.combine.beta *
  *     coefficients[attributes.combine.index], read on the device; in place on a or b
@@ -47,6 +53,7 @@
  * mean_squared_error_backward: g scalar, a, b -> d a = g*2/n*(a-b)
  * l2_norm: r -> scalar sqrt(sum r^2), accumulated in double
  * l2_norm_backward: g scalar, r, norm scalar -> g*r/norm (0 where norm = 0)
+ * dot: a, b (same shape) -> scalar sum a*b, accumulated in double
  * adam_step: p, g, m, v, step[1,1,1,1] i32 -> p, m, v, step (the same memory)   attributes.adam
  *     step += 1, decoupled decay, algorithm.md section 6; 1-beta^step in double; zero-initialised m, v, step
  * copy: x -> x

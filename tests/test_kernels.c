@@ -62,6 +62,16 @@ struct test_case {
      {IN(n, h, w, (heads) * (d)), FROM(-2, 2, n, h, w, 3 * (heads) * (d)),                         \
       IN(n, h, w, (heads) * (d)), FROM(4, 6, n, heads, (h) * (w), 1)},                             \
      {OUT(n, h, w, 3 * (heads) * (d))}, 3e-6, false}
+#define GROUP_NORM_JVP(n, h, w, c, g, activation, result)                                          \
+    {KERNEL_group_norm_jvp, {.group_norm = {g, 1e-6, activation}},                                 \
+     {IN(n, h, w, c), FROM(-1, 5, n, h, w, c), IN(1, 1, 1, c), IN(1, 1, 1, c),                     \
+      FROM(0.5, 2, n, 1, g, 2)},                                                                   \
+     {result}, 2e-6, false}
+#define ATTENTION_JVP(n, h, w, heads, d)                                                           \
+    {KERNEL_attention_jvp, {.attention = {heads}},                                                 \
+     {IN(n, h, w, 3 * (heads) * (d)), FROM(-2, 2, n, h, w, 3 * (heads) * (d)),                     \
+      IN(n, h, w, (heads) * (d)), FROM(4, 6, n, heads, (h) * (w), 1)},                             \
+     {OUT(n, h, w, (heads) * (d))}, 3e-6, false}
 #define COMBINE(second, result)                                                                    \
     {KERNEL_combine, {.combine = {0.75, -1.3, 0}}, {IN(2, 3, 5, 7), second}, {result}, 1e-6, false}
 #define QUANTIZE(z, codes)                                                                         \
@@ -93,6 +103,19 @@ static const struct test_case cases[] = {
     ATTENTION_BACKWARD(2, 10, 13, 2, 16),
     ATTENTION_BACKWARD(1, 23, 24, 1, 20),
     ATTENTION_BACKWARD(1, 6, 6, 1, 300),
+    GROUP_NORM_JVP(2, 3, 5, 5, 1, true, OUT(2, 3, 5, 5)),
+    GROUP_NORM_JVP(1, 7, 9, 66, 33, true, OUT(1, 7, 9, 66)),
+    GROUP_NORM_JVP(2, 13, 11, 33, 3, false, OUT(2, 13, 11, 33)),
+    GROUP_NORM_JVP(1, 40, 41, 32, 32, true, ON(0, 1, 40, 41, 32)),
+    GROUP_NORM_JVP(1, 20, 20, 224, 32, true, OUT(1, 20, 20, 224)),
+    GROUP_NORM_JVP(1, 1, 1, 64, 2, false, OUT(1, 1, 1, 64)),
+    ATTENTION_JVP(1, 1, 1, 1, 3),
+    ATTENTION_JVP(2, 3, 5, 2, 5),
+    ATTENTION_JVP(1, 9, 9, 1, 33),
+    ATTENTION_JVP(1, 8, 8, 12, 32),
+    ATTENTION_JVP(2, 10, 13, 2, 16),
+    ATTENTION_JVP(1, 23, 24, 1, 20),
+    ATTENTION_JVP(1, 6, 6, 1, 301),
     {KERNEL_silu, {{0}}, {FROM(-20, 20, 1, 3, 5, 7)}, {OUT(1, 3, 5, 7)}, 5e-7, false},
     {KERNEL_silu, {{0}}, {FROM(-20, 20, 2, 61, 67, 5)}, {ON(0, 2, 61, 67, 5)}, 5e-7, false},
     {KERNEL_silu_backward, {{0}}, {IN(1, 3, 5, 7), FROM(-20, 20, 1, 3, 5, 7)}, {OUT(1, 3, 5, 7)},
@@ -144,6 +167,8 @@ static const struct test_case cases[] = {
      {OUT(2, 99, 101, 3)}, 1e-6, false},
     {KERNEL_l2_norm_backward, {{0}}, {IN(1, 1, 1, 1), IN(1, 2, 3, 3), FROM(0, 0, 1, 1, 1, 1)},
      {OUT(1, 2, 3, 3)}, 1e-6, false},
+    {KERNEL_dot, {{0}}, {IN(1, 3, 5, 7), IN(1, 3, 5, 7)}, {OUT(1, 1, 1, 1)}, 2e-7, false},
+    {KERNEL_dot, {{0}}, {IN(2, 99, 101, 3), IN(2, 99, 101, 3)}, {OUT(1, 1, 1, 1)}, 2e-7, false},
     {KERNEL_adam_step, {.adam = {0.01, 0.9, 0.999, 1e-8, 0.01}}, {IN(2, 99, 101, 3),
      IN(2, 99, 101, 3), IN(2, 99, 101, 3), FROM(0.5, 2, 2, 99, 101, 3), COUNT(9, 1, 1, 1, 1)},
      {ON(0, 2, 99, 101, 3), ON(2, 2, 99, 101, 3), ON(3, 2, 99, 101, 3), ON_I32(4, 1, 1, 1, 1)},

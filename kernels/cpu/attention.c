@@ -1,7 +1,7 @@
-/* Attention in chunks of queries and keys with a running softmax (forward), and block by block with
- * the probabilities recomputed (backward). Scores stand transposed, [key][query]: the lanes of a
- * vector are queries, so the softmax runs down the keys without crossing lanes, and the scores are
- * the next product's packed operand as they are. */
+/* Attention in chunks of queries and keys with a running softmax (forward) or with the
+ * probabilities recomputed (forward derivative), and block by block (backward). Scores stand
+ * transposed, [key][query]: the lanes of a vector are queries, so the softmax runs down the keys
+ * without crossing lanes, and the scores are the next product's packed operand as they are. */
 #include "kernels/cpu/gemm.h"
 
 #include <math.h>
@@ -224,6 +224,151 @@ void ISA_NAME(attention)(const struct kernel_call *call)
 #pragma omp for schedule(dynamic)
         for (int64_t unit = 0; unit < t->pairs * chunks; unit++)
             attend(&f, unit / chunks, unit % chunks * QUERIES, scratch);
+    }
+}
+
+/* ---- forward derivative ---- */
+
+struct tangent {
+    struct attention shape;
+    const float *dqkv, *qkv, *o, *lse;
+    float *d_o;
+    float *keys, *key_tangents, *values, *value_tangents; /* packed, by pair */
+    float *scratch;                                       /* by slot */
+};
+
+static size_t tangent_slot_floats(const struct attention *t)
+{
+    return (size_t)(QUERIES * (2 * t->width + 2 * t->keys + t->width_rows));
+}
+
+size_t ISA_NAME(attention_jvp_workspace)(const struct kernel_call *call)
+{
+    struct attention t = attention_of(&call->input[1], call->attributes->attention.heads);
+    int64_t packed = 2 * t.pairs * (t.key_rows * t.width + t.width_rows * t.tokens);
+    int64_t units = t.pairs * ceil_divide(t.tokens, QUERIES);
+    return sizeof(float) *
+           ((size_t)round_up(packed, 16) + (size_t)min64(units, SLOTS) * tangent_slot_floats(&t));
+}
+
+static void pack_tangent_keys(const struct tangent *j, int64_t pair, int64_t first)
+{
+    const struct attention *t = &j->shape;
+    int64_t last = min64(first + PACK_KEYS, t->tokens), offset = qkv_offset(t, pair) + t->width;
+    int64_t keys = pair * t->key_rows * t->width, values = pair * t->width_rows * t->tokens;
+    pack_by_token(t, j->qkv + offset, first, last, j->keys + keys);
+    pack_by_token(t, j->dqkv + offset, first, last, j->key_tangents + keys);
+    pack_by_channel(t, j->qkv + offset + t->width, first, last, j->values + values);
+    pack_by_channel(t, j->dqkv + offset + t->width, first, last, j->value_tangents + values);
+}
+
+/* For one vector of queries: scores -> probabilities P, changes dS of the scores -> P dS; returns
+ * the sum of P dS. */
+static vector_f32 probability_tangents(float *score, float *tangent, int64_t keys, vector_f32 lse)
+{
+    vector_f32 partial[4] = {{0}, {0}, {0}, {0}};
+    for (int64_t k = 0; k < keys; k++) {
+        vector_f32 p = vector_exp(vector_load(score + k * GEMM_COLUMNS) - lse);
+        vector_f32 d = p * vector_load(tangent + k * GEMM_COLUMNS);
+        vector_store(score + k * GEMM_COLUMNS, p);
+        vector_store(tangent + k * GEMM_COLUMNS, d);
+        partial[k % 4] += d;
+    }
+    return (partial[0] + partial[1]) + (partial[2] + partial[3]);
+}
+
+static void store_query_tangents(const struct tangent *j, const float *sums, const float *inner,
+                                 int64_t pair, int64_t first, int64_t queries)
+{
+    const struct attention *t = &j->shape;
+    for (int64_t q = 0; q < queries; q++) {
+        const float *panel = sums + q / GEMM_COLUMNS * t->width_rows * GEMM_COLUMNS;
+        int64_t row = output_offset(t, pair) + (first + q) * t->channels;
+        for (int64_t c = 0; c < t->width; c++)
+            j->d_o[row + c] = panel[c * GEMM_COLUMNS + q % GEMM_COLUMNS] - inner[q] * j->o[row + c];
+    }
+}
+
+/* A unit of queries: their outputs' change. */
+static void attend_tangent(const struct tangent *j, int64_t pair, int64_t first, float *scratch)
+{
+    const struct attention *t = &j->shape;
+    int64_t queries = min64(QUERIES, t->tokens - first);
+    int64_t panels = ceil_divide(queries, GEMM_COLUMNS), stride = 3 * t->channels;
+    int64_t source = qkv_offset(t, pair) + first * stride;
+    float *q = scratch, *dq = q + QUERIES * t->width, *score = dq + QUERIES * t->width;
+    float *tangent = score + QUERIES * t->keys, *sums = tangent + QUERIES * t->keys;
+    float lse[QUERIES] = {0}, inner[QUERIES] = {0};
+    memcpy(lse, j->lse + pair * t->tokens + first, (size_t)queries * sizeof(float));
+    pack_queries(t, j->qkv + source, stride, queries, score_scale(t), q);
+    pack_queries(t, j->dqkv + source, stride, queries, score_scale(t), dq);
+    for (int64_t key = 0; key < t->tokens; key += t->keys) {
+        int64_t keys = min64(t->keys, t->tokens - key);
+        int64_t row = (pair * t->key_rows + key) * t->width;
+        int64_t column = pair * t->width_rows * t->tokens + key * GEMM_ROWS;
+        struct gemm scores = {j->keys + row,
+                              q,
+                              score,
+                              ceil_divide(keys, GEMM_ROWS),
+                              panels,
+                              t->width,
+                              t->width * GEMM_ROWS,
+                              t->width * GEMM_COLUMNS,
+                              t->keys * GEMM_COLUMNS};
+        struct gemm outputs = {j->value_tangents + column,
+                               score,
+                               sums,
+                               t->width_rows / GEMM_ROWS,
+                               panels,
+                               keys,
+                               t->tokens * GEMM_ROWS,
+                               t->keys * GEMM_COLUMNS,
+                               t->width_rows * GEMM_COLUMNS};
+        gemm_run(&scores, false);
+        scores.b = dq, scores.c = tangent;
+        gemm_run(&scores, false);
+        scores.a = j->key_tangents + row, scores.b = q;
+        gemm_run(&scores, true);
+        for (int64_t v = 0; v < panels * 2; v++) {
+            int64_t offset = v / 2 * t->keys * GEMM_COLUMNS + v % 2 * LANES;
+            vector_f32 sum = probability_tangents(score + offset, tangent + offset, keys,
+                                                  vector_load(lse + v * LANES));
+            vector_store(inner + v * LANES, vector_load(inner + v * LANES) + sum);
+        }
+        gemm_run(&outputs, key > 0);
+        outputs.a = j->values + column, outputs.b = tangent;
+        gemm_run(&outputs, true);
+    }
+    store_query_tangents(j, sums, inner, pair, first, queries);
+}
+
+void ISA_NAME(attention_jvp)(const struct kernel_call *call)
+{
+    struct tangent j = {.shape = attention_of(&call->input[1], call->attributes->attention.heads),
+                        .dqkv = call->input[0].data,
+                        .qkv = call->input[1].data,
+                        .o = call->input[2].data,
+                        .lse = call->input[3].data,
+                        .d_o = call->output[0].data,
+                        .keys = call->workspace};
+    const struct attention *t = &j.shape;
+    int64_t keys = t->pairs * t->key_rows * t->width, values = t->pairs * t->width_rows * t->tokens;
+    j.key_tangents = j.keys + keys;
+    j.values = j.key_tangents + keys;
+    j.value_tangents = j.values + values;
+    j.scratch = j.keys + round_up(2 * (keys + values), 16);
+    int64_t ranges = ceil_divide(t->tokens, PACK_KEYS), chunks = ceil_divide(t->tokens, QUERIES);
+    int threads = call->threads < SLOTS ? call->threads : SLOTS;
+    threads = (int)min64(threads, t->pairs * chunks);
+#pragma omp parallel num_threads(threads)
+    {
+        float *scratch = j.scratch + (size_t)omp_get_thread_num() * tangent_slot_floats(t);
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < t->pairs * ranges; unit++)
+            pack_tangent_keys(&j, unit / ranges, unit % ranges * PACK_KEYS);
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < t->pairs * chunks; unit++)
+            attend_tangent(&j, unit / chunks, unit % chunks * QUERIES, scratch);
     }
 }
 

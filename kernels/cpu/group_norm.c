@@ -1,7 +1,7 @@
-/* Group norm with SiLU in two passes over the picture, forward and backward. A unit is a run of
- * pixels of one picture with all its channels. The first pass leaves each unit's sums per group,
- * which fold in unit order in double; the second applies per-channel factors that the groups' sums
- * were expanded to. */
+/* Group norm with SiLU in two passes over the picture, and its two derivatives likewise. A unit is
+ * a run of pixels of one picture with all its channels. The first pass leaves each unit's sums per
+ * group, which fold in unit order in double; the second applies per-channel factors that the
+ * groups' sums were expanded to. */
 #include "kernels/cpu/math.h"
 
 #include <math.h>
@@ -82,6 +82,11 @@ size_t ISA_NAME(group_norm_workspace)(const struct kernel_call *call)
 }
 
 size_t ISA_NAME(group_norm_backward_workspace)(const struct kernel_call *call)
+{
+    return space_bytes(call, &call->input[1]);
+}
+
+size_t ISA_NAME(group_norm_jvp_workspace)(const struct kernel_call *call)
 {
     return space_bytes(call, &call->input[1]);
 }
@@ -209,23 +214,46 @@ void ISA_NAME(group_norm)(const struct kernel_call *call)
     }
 }
 
-/* ---- backward ---- */
+/* ---- backward and forward derivative ---- */
 
-/* The factors of a channel: u = x*SCALE + SHIFT as in the forward pass, and with du the gradient at
- * u, dx = SCALE*du + X*x + CONSTANT (cpu-kernels.md section 4). */
+/* Of y = silu(u), u = x*SCALE + SHIFT as in the forward pass, normalisation's own derivative is
+ * symmetric: reverse mode takes silu' and gamma before it, forward mode after it. Either way its
+ * result is SCALE*d + X*x + CONSTANT per channel (cpu-kernels.md section 4). */
 enum { SCALE, SHIFT, X, CONSTANT };
 
-ALWAYS_INLINE vector_f32 gradient_at(const struct norm *s, vector_f32 dy, vector_f32 x,
-                                     const float *factors, bool silu)
+struct derivative {
+    struct norm norm;
+    struct space space;
+    const float *d, *x, *gamma, *beta, *statistics; /* d: the gradient of y, the tangent of x */
+    float *result;
+    bool silu;
+};
+
+static struct derivative derivative_of(const struct kernel_call *call)
 {
-    if (!silu)
-        return dy;
-    return dy * vector_silu_derivative(x * vector_load(factors) + vector_load(factors + s->padded));
+    struct derivative b = {
+        .norm = norm_of(&call->input[1], call->attributes->group_norm.groups),
+        .d = call->input[0].data,
+        .x = call->input[1].data,
+        .gamma = call->input[2].data,
+        .beta = call->input[3].data,
+        .statistics = call->input[4].data,
+        .result = call->output[0].data,
+        .silu = call->attributes->group_norm.silu,
+    };
+    b.space = space_of(&b.norm, call->workspace);
+    return b;
 }
 
-/* Per channel the sums of du and of du*(x - x0), x0 the unit's first pixel. */
-ALWAYS_INLINE void gradient_sums(const struct norm *s, const float *dy, const float *x,
-                                 int64_t count, const float *factors, bool silu, float *sums)
+ALWAYS_INLINE vector_f32 slope_at(const struct norm *s, vector_f32 x, const float *factors)
+{
+    return vector_silu_derivative(x * vector_load(factors) + vector_load(factors + s->padded));
+}
+
+/* Per channel the sums of d and of d*(x - x0), x0 the unit's first pixel; d times silu' if
+ * sloped. */
+ALWAYS_INLINE void derivative_sums(const struct norm *s, const float *derivative, const float *x,
+                                   int64_t count, const float *factors, bool sloped, float *sums)
 {
     float *products = sums + s->padded;
     memset(sums, 0, (size_t)s->padded * 2 * sizeof(float));
@@ -237,10 +265,11 @@ ALWAYS_INLINE void gradient_sums(const struct norm *s, const float *dy, const fl
             for (int64_t i = 0; i < step; i++) {
                 int64_t offset = (p + i) * s->channels + c;
                 vector_f32 value = vector_load_some(x + offset, lanes);
-                vector_f32 du =
-                    gradient_at(s, vector_load_some(dy + offset, lanes), value, factors + c, silu);
-                sum += du;
-                product += du * (value - shift);
+                vector_f32 d = vector_load_some(derivative + offset, lanes);
+                if (sloped)
+                    d *= slope_at(s, value, factors + c);
+                sum += d;
+                product += d * (value - shift);
             }
             vector_store(sums + c, vector_load(sums + c) + sum);
             vector_store(products + c, vector_load(products + c) + product);
@@ -248,23 +277,24 @@ ALWAYS_INLINE void gradient_sums(const struct norm *s, const float *dy, const fl
     }
 }
 
-/* Per group the sums of gamma*du and of gamma*du*(x - mean). */
-static void unit_gradients(const struct norm *s, const float *x, const float *sums,
-                           const float *gamma, const float *statistics, double *parts)
+/* Per group the sums of d and of d*(x - mean), d times gamma unless that comes after. */
+static void unit_derivatives(const struct norm *s, const float *x, const float *sums,
+                             const float *gamma, const float *statistics, bool forward,
+                             double *parts)
 {
     for (int64_t g = 0; g < s->groups; g++) {
         double sum = 0, product = 0;
         for (int64_t c = g * s->group; c < (g + 1) * s->group; c++) {
-            double shift = (double)x[c] - statistics[g * 2];
-            sum += (double)gamma[c] * sums[c];
-            product += (double)gamma[c] * (sums[s->padded + c] + shift * sums[c]);
+            double shift = (double)x[c] - statistics[g * 2], weight = forward ? 1 : gamma[c];
+            sum += weight * sums[c];
+            product += weight * (sums[s->padded + c] + shift * sums[c]);
         }
         parts[g * 2] = sum;
         parts[g * 2 + 1] = product;
     }
 }
 
-static void fold_gradients(const struct norm *s, const double *parts, int64_t g, double total[2])
+static void fold_derivatives(const struct norm *s, const double *parts, int64_t g, double total[2])
 {
     total[0] = total[1] = 0;
     for (int64_t u = 0; u < s->units; u++)
@@ -272,81 +302,107 @@ static void fold_gradients(const struct norm *s, const double *parts, int64_t g,
             total[i] += parts[(u * s->groups + g) * 2 + i];
 }
 
-static void expand_gradients(const struct norm *s, const float *statistics, const double *totals,
-                             float *factors)
+static void expand_derivatives(const struct norm *s, const float *statistics, const double *totals,
+                               const float *gamma, bool forward, float *factors)
 {
     double n = (double)(s->pixels * s->group);
     for (int64_t c = 0; c < s->channels; c++) {
         int64_t g = c / s->group;
         double mean = statistics[g * 2], reciprocal = statistics[g * 2 + 1];
-        double slope = -reciprocal * reciprocal * reciprocal * totals[g * 2 + 1] / n;
+        double weight = forward ? gamma[c] * reciprocal : reciprocal;
+        double slope = -weight * reciprocal * reciprocal * totals[g * 2 + 1] / n;
         factors[X * s->padded + c] = (float)slope;
-        factors[CONSTANT * s->padded + c] = (float)(-reciprocal * totals[g * 2] / n - slope * mean);
+        factors[CONSTANT * s->padded + c] = (float)(-weight * totals[g * 2] / n - slope * mean);
     }
 }
 
-ALWAYS_INLINE void gradient_unit(const struct norm *s, const float *dy, const float *x,
-                                 int64_t count, const float *factors, bool silu, float *dx)
+ALWAYS_INLINE void derivative_unit(const struct norm *s, const float *derivative, const float *x,
+                                   int64_t count, const float *factors, bool silu, bool forward,
+                                   float *result)
 {
     for (int64_t p = 0; p < count; p++)
         for (int64_t c = 0; c < s->channels; c += LANES) {
             int64_t i = p * s->channels + c, lanes = s->channels - c;
             vector_f32 value = vector_load_some(x + i, lanes);
-            vector_f32 du =
-                gradient_at(s, vector_load_some(dy + i, lanes), value, factors + c, silu);
-            vector_f32 d =
-                du * vector_load(factors + c) + (value * vector_load(factors + X * s->padded + c) +
-                                                 vector_load(factors + CONSTANT * s->padded + c));
-            vector_store_some(dx + i, d, lanes);
+            vector_f32 d = vector_load_some(derivative + i, lanes);
+            if (silu && !forward)
+                d *= slope_at(s, value, factors + c);
+            d = d * vector_load(factors + c) + (value * vector_load(factors + X * s->padded + c) +
+                                                vector_load(factors + CONSTANT * s->padded + c));
+            if (silu && forward)
+                d *= slope_at(s, value, factors + c);
+            vector_store_some(result + i, d, lanes);
         }
+}
+
+static void sum_unit(const struct derivative *b, int64_t index, bool forward)
+{
+    const struct norm *s = &b->norm;
+    struct unit unit = unit_of(s, index);
+    int64_t offset = unit_offset(s, &unit);
+    const float *factors = b->space.factors + unit.picture * 4 * s->padded;
+    float *sums = b->space.sums + index * 2 * s->padded;
+    if (b->silu && !forward)
+        derivative_sums(s, b->d + offset, b->x + offset, unit.count, factors, true, sums);
+    else
+        derivative_sums(s, b->d + offset, b->x + offset, unit.count, factors, false, sums);
+    unit_derivatives(s, b->x + offset, sums, b->gamma, b->statistics + unit.picture * s->groups * 2,
+                     forward, b->space.parts + index * s->groups * 2);
+}
+
+static void apply_derivative(const struct derivative *b, int64_t index, bool forward)
+{
+    const struct norm *s = &b->norm;
+    struct unit unit = unit_of(s, index);
+    int64_t offset = unit_offset(s, &unit);
+    const float *factors = b->space.factors + unit.picture * 4 * s->padded;
+    const float *d = b->d + offset, *x = b->x + offset;
+    float *result = b->result + offset;
+    if (!b->silu)
+        derivative_unit(s, d, x, unit.count, factors, false, forward, result);
+    else if (forward)
+        derivative_unit(s, d, x, unit.count, factors, true, true, result);
+    else
+        derivative_unit(s, d, x, unit.count, factors, true, false, result);
+}
+
+static void run_derivative(const struct kernel_call *call, bool forward)
+{
+    struct derivative b = derivative_of(call);
+    const struct norm *s = &b.norm;
+    int64_t units = s->pictures * s->units;
+#pragma omp parallel num_threads(threads_for(call, tensor_elements(&call->input[1])))
+    {
+#pragma omp for
+        for (int64_t n = 0; n < s->pictures; n++) {
+            float *factors = b.space.factors + n * 4 * s->padded;
+            memset(factors, 0, (size_t)s->padded * 4 * sizeof(float));
+            expand_statistics(s, b.statistics + n * s->groups * 2, b.gamma, b.beta, factors);
+        }
+#pragma omp for
+        for (int64_t i = 0; i < units; i++)
+            sum_unit(&b, i, forward);
+#pragma omp for
+        for (int64_t i = 0; i < s->pictures * s->groups; i++)
+            fold_derivatives(s, b.space.parts + i / s->groups * s->units * s->groups * 2,
+                             i % s->groups, b.space.totals + i * 2);
+#pragma omp for
+        for (int64_t n = 0; n < s->pictures; n++)
+            expand_derivatives(s, b.statistics + n * s->groups * 2,
+                               b.space.totals + n * s->groups * 2, b.gamma, forward,
+                               b.space.factors + n * 4 * s->padded);
+#pragma omp for
+        for (int64_t i = 0; i < units; i++)
+            apply_derivative(&b, i, forward);
+    }
 }
 
 void ISA_NAME(group_norm_backward)(const struct kernel_call *call)
 {
-    struct norm s = norm_of(&call->input[1], call->attributes->group_norm.groups);
-    struct space space = space_of(&s, call->workspace);
-    const float *dy = call->input[0].data, *x = call->input[1].data, *gamma = call->input[2].data;
-    const float *beta = call->input[3].data, *statistics = call->input[4].data;
-    float *dx = call->output[0].data;
-    bool silu = call->attributes->group_norm.silu;
-#pragma omp parallel num_threads(threads_for(call, tensor_elements(&call->input[1])))
-    {
-#pragma omp for
-        for (int64_t n = 0; n < s.pictures; n++) {
-            float *factors = space.factors + n * 4 * s.padded;
-            memset(factors, 0, (size_t)s.padded * 4 * sizeof(float));
-            expand_statistics(&s, statistics + n * s.groups * 2, gamma, beta, factors);
-        }
-#pragma omp for
-        for (int64_t i = 0; i < s.pictures * s.units; i++) {
-            struct unit unit = unit_of(&s, i);
-            int64_t offset = unit_offset(&s, &unit);
-            const float *factors = space.factors + unit.picture * 4 * s.padded;
-            float *sums = space.sums + i * 2 * s.padded;
-            if (silu)
-                gradient_sums(&s, dy + offset, x + offset, unit.count, factors, true, sums);
-            else
-                gradient_sums(&s, dy + offset, x + offset, unit.count, factors, false, sums);
-            unit_gradients(&s, x + offset, sums, gamma, statistics + unit.picture * s.groups * 2,
-                           space.parts + i * s.groups * 2);
-        }
-#pragma omp for
-        for (int64_t i = 0; i < s.pictures * s.groups; i++)
-            fold_gradients(&s, space.parts + i / s.groups * s.units * s.groups * 2, i % s.groups,
-                           space.totals + i * 2);
-#pragma omp for
-        for (int64_t n = 0; n < s.pictures; n++)
-            expand_gradients(&s, statistics + n * s.groups * 2, space.totals + n * s.groups * 2,
-                             space.factors + n * 4 * s.padded);
-#pragma omp for
-        for (int64_t i = 0; i < s.pictures * s.units; i++) {
-            struct unit unit = unit_of(&s, i);
-            int64_t offset = unit_offset(&s, &unit);
-            const float *factors = space.factors + unit.picture * 4 * s.padded;
-            if (silu)
-                gradient_unit(&s, dy + offset, x + offset, unit.count, factors, true, dx + offset);
-            else
-                gradient_unit(&s, dy + offset, x + offset, unit.count, factors, false, dx + offset);
-        }
-    }
+    run_derivative(call, false);
+}
+
+void ISA_NAME(group_norm_jvp)(const struct kernel_call *call)
+{
+    run_derivative(call, true);
 }

@@ -1,4 +1,4 @@
-/* Sums of squares in double, one per unit of elements, folded in unit order. */
+/* Sums of squares and of products in double, one per unit of elements, folded in unit order. */
 #include "kernels/cpu/math.h"
 
 #include <math.h>
@@ -16,6 +16,11 @@ size_t ISA_NAME(l2_norm_workspace)(const struct kernel_call *call)
     return ISA_NAME(mean_squared_error_workspace)(call);
 }
 
+size_t ISA_NAME(dot_workspace)(const struct kernel_call *call)
+{
+    return ISA_NAME(mean_squared_error_workspace)(call);
+}
+
 ALWAYS_INLINE vector_f64 widen(const float *p)
 {
     half_vector half;
@@ -23,28 +28,29 @@ ALWAYS_INLINE vector_f64 widen(const float *p)
     return __builtin_convertvector(half, vector_f64);
 }
 
-/* sum of (a-b)^2, or of a^2 where b is NULL */
-ALWAYS_INLINE double unit_squares(const float *a, const float *b, int64_t n)
+/* sum of (a-b)^2 or of a*b */
+ALWAYS_INLINE double unit_sum(const float *a, const float *b, int64_t n, bool differences)
 {
     vector_f64 sum[2] = {{0}, {0}};
     int64_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int half = 0; half < 2; half++) {
             int64_t at = i + half * (LANES / 2);
-            vector_f64 d = b ? widen(a + at) - widen(b + at) : widen(a + at);
-            sum[half] += d * d;
+            vector_f64 x = widen(a + at), y = widen(b + at), d = x - y;
+            sum[half] += differences ? d * d : x * y;
         }
     double total = 0;
     for (; i < n; i++) {
-        double d = b ? (double)a[i] - b[i] : a[i];
-        total += d * d;
+        double d = (double)a[i] - b[i];
+        total += differences ? d * d : (double)a[i] * b[i];
     }
     for (int lane = 0; lane < LANES / 2; lane++)
         total += sum[0][lane] + sum[1][lane];
     return total;
 }
 
-static double sum_of_squares(const struct kernel_call *call, const float *a, const float *b)
+static double sum_of(const struct kernel_call *call, const float *a, const float *b,
+                     bool differences)
 {
     int64_t n = tensor_elements(&call->input[0]), units = ceil_divide(n, UNIT_ELEMENTS);
     double *parts = call->workspace, total = 0;
@@ -52,8 +58,8 @@ static double sum_of_squares(const struct kernel_call *call, const float *a, con
     for (int64_t u = 0; u < units; u++) {
         int64_t first = u * UNIT_ELEMENTS;
         int64_t count = n - first < UNIT_ELEMENTS ? n - first : UNIT_ELEMENTS;
-        parts[u] =
-            b ? unit_squares(a + first, b + first, count) : unit_squares(a + first, NULL, count);
+        parts[u] = differences ? unit_sum(a + first, b + first, count, true)
+                               : unit_sum(a + first, b + first, count, false);
     }
     for (int64_t u = 0; u < units; u++)
         total += parts[u];
@@ -62,13 +68,20 @@ static double sum_of_squares(const struct kernel_call *call, const float *a, con
 
 void ISA_NAME(mean_squared_error)(const struct kernel_call *call)
 {
-    double total = sum_of_squares(call, call->input[0].data, call->input[1].data);
+    double total = sum_of(call, call->input[0].data, call->input[1].data, true);
     *(float *)call->output[0].data = (float)(total / (double)tensor_elements(&call->input[0]));
 }
 
 void ISA_NAME(l2_norm)(const struct kernel_call *call)
 {
-    *(float *)call->output[0].data = (float)sqrt(sum_of_squares(call, call->input[0].data, NULL));
+    *(float *)call->output[0].data =
+        (float)sqrt(sum_of(call, call->input[0].data, call->input[0].data, false));
+}
+
+void ISA_NAME(dot)(const struct kernel_call *call)
+{
+    *(float *)call->output[0].data =
+        (float)sum_of(call, call->input[0].data, call->input[1].data, false);
 }
 
 void ISA_NAME(mean_squared_error_backward)(const struct kernel_call *call)

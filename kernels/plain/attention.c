@@ -123,3 +123,46 @@ void PLAIN(attention_backward)(const struct kernel_call *call)
                     dqkv[i * head.stride + c] = (real)gradient[i * 3 * head.width + c];
         }
 }
+
+/* The change of query i's output o. */
+static void query_tangent(const struct head *head, const real *dqkv, int64_t i, double lse,
+                          const real *o, double *sum)
+{
+    int64_t d = head->width;
+    const real *q = head->qkv + i * head->stride, *dq = dqkv + i * head->stride;
+    memset(sum, 0, (size_t)d * sizeof *sum);
+    for (int64_t j = 0; j < head->tokens; j++) {
+        const real *k = head->qkv + j * head->stride + d, *v = k + d;
+        const real *dk = dqkv + j * head->stride + d, *dv = dk + d;
+        double probability = exp(head->scale * dot(q, k, d) - lse);
+        double ds = head->scale * (dot(dq, k, d) + dot(q, dk, d));
+        for (int64_t c = 0; c < d; c++)
+            sum[c] += probability * (dv[c] + ds * ((double)v[c] - o[c]));
+    }
+}
+
+size_t PLAIN(attention_jvp_workspace)(const struct kernel_call *call)
+{
+    return (size_t)(call->input[1].shape[3] / 3 / call->attributes->attention.heads) *
+           sizeof(double);
+}
+
+void PLAIN(attention_jvp)(const struct kernel_call *call)
+{
+    const struct tensor *qkv = &call->input[1];
+    int64_t heads = call->attributes->attention.heads;
+    double *sum = call->workspace;
+    for (int64_t n = 0; n < qkv->shape[0]; n++)
+        for (int64_t h = 0; h < heads; h++) {
+            struct head head = head_of(call, qkv, n, h);
+            const real *dqkv = input_data(call, 0) + (head.qkv - input_data(call, 1));
+            for (int64_t i = 0; i < head.tokens; i++) {
+                int64_t row = ((n * head.tokens + i) * heads + h) * head.width;
+                query_tangent(&head, dqkv, i,
+                              input_data(call, 3)[(n * heads + h) * head.tokens + i],
+                              input_data(call, 2) + row, sum);
+                for (int64_t c = 0; c < head.width; c++)
+                    output_data(call, 0)[row + c] = (real)sum[c];
+            }
+        }
+}

@@ -54,43 +54,49 @@ void PLAIN(group_norm)(const struct kernel_call *call)
         }
 }
 
-struct backward {
-    const real *dy, *x, *gamma, *beta;
+struct derivative {
+    const real *d, *x, *gamma, *beta;
     double mean, reciprocal; /* 1/std */
     bool silu;
 };
 
-/* The gradient with respect to the normalised value of element i, channel c of the group. */
-static double normalized_gradient(const struct backward *b, int64_t i, int64_t c)
+static double normalized(const struct derivative *b, int64_t i)
 {
-    double du = b->dy[i];
-    if (b->silu) {
-        double u = (b->x[i] - b->mean) * b->reciprocal * b->gamma[c] + b->beta[c];
-        du *= (1 + u / (1 + exp(u))) / (1 + exp(-u));
-    }
-    return du * b->gamma[c];
+    return (b->x[i] - b->mean) * b->reciprocal;
 }
 
-static void group_backward(const struct group *group, const struct backward *b, real *dx)
+/* The derivative of element i, channel c of the group, by its normalised value. */
+static double slope(const struct derivative *b, int64_t i, int64_t c)
+{
+    if (!b->silu)
+        return b->gamma[c];
+    double u = normalized(b, i) * b->gamma[c] + b->beta[c];
+    return b->gamma[c] * (1 + u / (1 + exp(u))) / (1 + exp(-u));
+}
+
+/* Normalisation's derivative is symmetric: reverse mode takes the slope before it, forward mode
+ * after it. */
+static void group_derivative(const struct group *group, const struct derivative *b, bool forward,
+                             real *result)
 {
     double n = (double)(group->pixels * group->count), sum = 0, product = 0;
     for (int64_t p = 0; p < group->pixels; p++)
         for (int64_t c = 0; c < group->count; c++) {
             int64_t i = p * group->stride + c;
-            double d = normalized_gradient(b, i, c);
+            double d = forward ? b->d[i] : b->d[i] * slope(b, i, c);
             sum += d;
-            product += d * (b->x[i] - b->mean) * b->reciprocal;
+            product += d * normalized(b, i);
         }
     for (int64_t p = 0; p < group->pixels; p++)
         for (int64_t c = 0; c < group->count; c++) {
             int64_t i = p * group->stride + c;
-            double normalized = (b->x[i] - b->mean) * b->reciprocal;
-            double d = normalized_gradient(b, i, c);
-            dx[i] = (real)(b->reciprocal * (d - sum / n - normalized * product / n));
+            double before = forward ? 1 : slope(b, i, c), after = forward ? slope(b, i, c) : 1;
+            double d = b->d[i] * before - sum / n - normalized(b, i) * product / n;
+            result[i] = (real)(after * b->reciprocal * d);
         }
 }
 
-void PLAIN(group_norm_backward)(const struct kernel_call *call)
+static void each_group_derivative(const struct kernel_call *call, bool forward)
 {
     const int64_t *shape = call->input[0].shape;
     int groups = call->attributes->group_norm.groups;
@@ -99,13 +105,23 @@ void PLAIN(group_norm_backward)(const struct kernel_call *call)
         for (int64_t g = 0; g < groups; g++) {
             int64_t channel = g * group.count, offset = n * group.pixels * shape[3] + channel;
             const real *statistics = input_data(call, 4) + (n * groups + g) * 2;
-            struct backward b = {input_data(call, 0) + offset,
-                                 input_data(call, 1) + offset,
-                                 input_data(call, 2) + channel,
-                                 input_data(call, 3) + channel,
-                                 statistics[0],
-                                 statistics[1],
-                                 call->attributes->group_norm.silu};
-            group_backward(&group, &b, output_data(call, 0) + offset);
+            struct derivative b = {input_data(call, 0) + offset,
+                                   input_data(call, 1) + offset,
+                                   input_data(call, 2) + channel,
+                                   input_data(call, 3) + channel,
+                                   statistics[0],
+                                   statistics[1],
+                                   call->attributes->group_norm.silu};
+            group_derivative(&group, &b, forward, output_data(call, 0) + offset);
         }
+}
+
+void PLAIN(group_norm_backward)(const struct kernel_call *call)
+{
+    each_group_derivative(call, false);
+}
+
+void PLAIN(group_norm_jvp)(const struct kernel_call *call)
+{
+    each_group_derivative(call, true);
 }

@@ -32,6 +32,15 @@ void PLAIN(l2_norm)(const struct kernel_call *call)
     output_data(call, 0)[0] = (real)sqrt(sum);
 }
 
+void PLAIN(dot)(const struct kernel_call *call)
+{
+    const real *a = input_data(call, 0), *b = input_data(call, 1);
+    double sum = 0;
+    for (int64_t i = 0; i < tensor_elements(&call->input[0]); i++)
+        sum += (double)a[i] * b[i];
+    output_data(call, 0)[0] = (real)sum;
+}
+
 void PLAIN(l2_norm_backward)(const struct kernel_call *call)
 {
     const real *r = input_data(call, 1);
