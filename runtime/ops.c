@@ -1,5 +1,5 @@
-/* The operation table: one row per kernel (and the two loop nodes): shape rule, vector-Jacobian
- * product, which inputs the result may overwrite, which state it writes. */
+/* The operation table: one row per kernel (and the two loop nodes): shape rule, vector-Jacobian and
+ * Jacobian-vector product, which inputs the result may overwrite, which state it writes. */
 #include "runtime/tape_internal.h"
 
 #include <stdio.h>
@@ -57,11 +57,26 @@ static void scalar_output(const struct tape *tape, struct value_info *output)
     set_shape(output, real_of(tape), 1, 1, 1, 1);
 }
 
-static bool same_as_first(struct tape *tape, struct node *node, struct value_info output[])
+static bool same_as(struct tape *tape, value v, struct value_info output[])
 {
     output[0] = (struct value_info){.type = real_of(tape)};
-    memcpy(output[0].shape, info(tape, node->input[0])->shape, sizeof output[0].shape);
+    memcpy(output[0].shape, info(tape, v)->shape, sizeof output[0].shape);
     return true;
+}
+
+static bool same_as_first(struct tape *tape, struct node *node, struct value_info output[])
+{
+    return same_as(tape, node->input[0], output);
+}
+
+static bool same_as_second(struct tape *tape, struct node *node, struct value_info output[])
+{
+    return same_as(tape, node->input[1], output);
+}
+
+static bool same_as_third(struct tape *tape, struct node *node, struct value_info output[])
+{
+    return same_as(tape, node->input[2], output);
 }
 
 static bool shape_of_node(struct tape *tape, struct node *node, struct value_info output[])
@@ -76,6 +91,15 @@ static bool binary_infer(struct tape *tape, struct node *node, struct value_info
     if (node->input[1] >= 0 && !same_shape(info(tape, node->input[0]), info(tape, node->input[1])))
         return refuse(tape, node, "the shapes differ");
     return same_as_first(tape, node, output);
+}
+
+/* An operation that is linear in its first input is its own tangent. */
+static void linear_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                       value *output_tangent)
+{
+    struct node again = *node;
+    again.input[0] = input_tangent[0];
+    output_tangent[0] = tape_append(tape, &again);
 }
 
 /* convolution */
@@ -120,6 +144,15 @@ static void conv2d_vjp(struct tape *tape, const struct node *node, const value *
         input_gradient[3] = output_gradient[0];
 }
 
+static void conv2d_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                       value *output_tangent)
+{
+    output_tangent[0] = input_tangent[3];
+    if (input_tangent[0] >= 0)
+        output_tangent[0] = tape_conv2d(tape, input_tangent[0], node->input[1], NO_VALUE,
+                                        input_tangent[3], &node->attributes.conv2d);
+}
+
 static bool conv2d_backward_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     return shape_of_node(tape, node, output);
@@ -149,6 +182,15 @@ static void group_norm_vjp(struct tape *tape, const struct node *node, const val
     input_gradient[0] = tape_append(tape, &back);
 }
 
+static void group_norm_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                           value *output_tangent)
+{
+    struct node tangent = node_of(KERNEL_group_norm_jvp, input_tangent[0], node->input[0],
+                                  node->input[1], node->input[2], node->output[1]);
+    tangent.attributes = node->attributes;
+    output_tangent[0] = tape_append(tape, &tangent);
+}
+
 static bool attention_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const struct value_info *x = info(tape, node->input[0]);
@@ -171,11 +213,13 @@ static void attention_vjp(struct tape *tape, const struct node *node, const valu
     input_gradient[0] = tape_append(tape, &back);
 }
 
-static bool same_as_second(struct tape *tape, struct node *node, struct value_info output[])
+static void attention_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                          value *output_tangent)
 {
-    output[0] = (struct value_info){.type = real_of(tape)};
-    memcpy(output[0].shape, info(tape, node->input[1])->shape, sizeof output[0].shape);
-    return true;
+    struct node tangent = node_of(KERNEL_attention_jvp, input_tangent[0], node->input[0],
+                                  node->output[0], node->output[1], NO_VALUE);
+    tangent.attributes = node->attributes;
+    output_tangent[0] = tape_append(tape, &tangent);
 }
 
 static void silu_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
@@ -188,11 +232,32 @@ static void silu_vjp(struct tape *tape, const struct node *node, const value *ou
     input_gradient[0] = tape_append(tape, &back);
 }
 
+static void silu_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                     value *output_tangent)
+{
+    struct node tangent = node_of(KERNEL_silu_backward, input_tangent[0], node->input[0], NO_VALUE,
+                                  NO_VALUE, NO_VALUE);
+    output_tangent[0] = tape_append(tape, &tangent);
+}
+
 /* elementwise */
 
 static value scaled(struct tape *tape, double factor, value v)
 {
     return factor == 1 ? v : tape_combine(tape, factor, v, 0, NO_VALUE);
+}
+
+static value zero_like(struct tape *tape, value v)
+{
+    return tape_combine(tape, 0, v, 0, NO_VALUE);
+}
+
+/* alpha*a + beta*b, either of which may be missing */
+static value weighted_sum(struct tape *tape, double alpha, value a, double beta, value b)
+{
+    return a < 0   ? scaled(tape, beta, b)
+           : b < 0 ? scaled(tape, alpha, a)
+                   : tape_combine(tape, alpha, a, beta, b);
 }
 
 static void combine_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
@@ -204,6 +269,13 @@ static void combine_vjp(struct tape *tape, const struct node *node, const value 
         input_gradient[1] = scaled(tape, node->attributes.combine.beta, output_gradient[0]);
 }
 
+static void combine_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                        value *output_tangent)
+{
+    output_tangent[0] = weighted_sum(tape, node->attributes.combine.alpha, input_tangent[0],
+                                     node->attributes.combine.beta, input_tangent[1]);
+}
+
 static void combine_scaled_vjp(struct tape *tape, const struct node *node,
                                const value *output_gradient, const bool *wanted,
                                value *input_gradient)
@@ -211,11 +283,22 @@ static void combine_scaled_vjp(struct tape *tape, const struct node *node,
     if (wanted[0])
         input_gradient[0] = output_gradient[0];
     if (wanted[1]) {
-        value zero = tape_combine(tape, 0, output_gradient[0], 0, NO_VALUE);
+        value zero = zero_like(tape, output_gradient[0]);
         input_gradient[1] =
             tape_combine_scaled(tape, zero, output_gradient[0], node->input[2],
                                 node->attributes.combine.index, node->attributes.combine.beta);
     }
+}
+
+static void combine_scaled_jvp(struct tape *tape, const struct node *node,
+                               const value *input_tangent, value *output_tangent)
+{
+    value da = input_tangent[0], db = input_tangent[1];
+    output_tangent[0] = da;
+    if (db >= 0)
+        output_tangent[0] =
+            tape_combine_scaled(tape, da < 0 ? zero_like(tape, db) : da, db, node->input[2],
+                                node->attributes.combine.index, node->attributes.combine.beta);
 }
 
 static bool multiply_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -231,8 +314,6 @@ static void multiply_vjp(struct tape *tape, const struct node *node, const value
 {
     if (wanted[0])
         input_gradient[0] = tape_multiply(tape, output_gradient[0], node->input[1]);
-    if (wanted[1])
-        status_set(&tape->status, STATUS_FAILURE, "multiply: no gradient goes to the mask");
 }
 
 static bool add_channel_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -256,6 +337,16 @@ static void add_channel_vjp(struct tape *tape, const struct node *node,
     }
 }
 
+static void add_channel_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                            value *output_tangent)
+{
+    value dx = input_tangent[0], db = input_tangent[1];
+    output_tangent[0] = dx;
+    if (db >= 0)
+        output_tangent[0] =
+            tape_add_channel(tape, dx < 0 ? zero_like(tape, node->input[0]) : dx, db);
+}
+
 static bool sum_spatial_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *x = info(tape, node->input[0])->shape;
@@ -268,8 +359,7 @@ static void sum_spatial_vjp(struct tape *tape, const struct node *node,
 {
     if (!wanted[0])
         return;
-    value zero = tape_combine(tape, 0, node->input[0], 0, NO_VALUE);
-    input_gradient[0] = tape_add_channel(tape, zero, output_gradient[0]);
+    input_gradient[0] = tape_add_channel(tape, zero_like(tape, node->input[0]), output_gradient[0]);
 }
 
 static void straight_through_vjp(struct tape *tape, const struct node *node,
@@ -279,6 +369,13 @@ static void straight_through_vjp(struct tape *tape, const struct node *node,
     (void)tape, (void)node;
     if (wanted[0])
         input_gradient[0] = output_gradient[0];
+}
+
+static void straight_through_jvp(struct tape *tape, const struct node *node,
+                                 const value *input_tangent, value *output_tangent)
+{
+    (void)tape, (void)node;
+    output_tangent[0] = input_tangent[0];
 }
 
 /* channels */
@@ -303,6 +400,26 @@ static void concat_vjp(struct tape *tape, const struct node *node, const value *
         input_gradient[1] = tape_slice_channels(tape, output_gradient[0], first, second);
 }
 
+static value padded(struct tape *tape, value v, int64_t start, int64_t total)
+{
+    struct node pad = node_of(KERNEL_pad_channels, v, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    pad.attributes.channels.start = start;
+    pad.attributes.channels.count = info(tape, v)->shape[3];
+    pad.attributes.channels.total = total;
+    return tape_append(tape, &pad);
+}
+
+static void concat_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                       value *output_tangent)
+{
+    value da = input_tangent[0], db = input_tangent[1];
+    int64_t first = info(tape, node->input[0])->shape[3];
+    int64_t total = info(tape, node->output[0])->shape[3];
+    output_tangent[0] = da < 0   ? padded(tape, db, first, total)
+                        : db < 0 ? padded(tape, da, 0, total)
+                                 : tape_concat_channels(tape, da, db);
+}
+
 static bool slice_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *x = info(tape, node->input[0])->shape;
@@ -317,12 +434,9 @@ static bool slice_infer(struct tape *tape, struct node *node, struct value_info 
 static void slice_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
                       const bool *wanted, value *input_gradient)
 {
-    if (!wanted[0])
-        return;
-    struct node pad =
-        node_of(KERNEL_pad_channels, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
-    pad.attributes = node->attributes;
-    input_gradient[0] = tape_append(tape, &pad);
+    if (wanted[0])
+        input_gradient[0] = padded(tape, output_gradient[0], node->attributes.channels.start,
+                                   node->attributes.channels.total);
 }
 
 static bool pad_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -380,6 +494,16 @@ static void mse_vjp(struct tape *tape, const struct node *node, const value *out
     }
 }
 
+static void mse_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                    value *output_tangent)
+{
+    const int64_t *s = info(tape, node->input[0])->shape;
+    double elements = (double)(s[0] * s[1] * s[2] * s[3]);
+    value difference = tape_combine(tape, 1, node->input[0], -1, node->input[1]);
+    value change = weighted_sum(tape, 1, input_tangent[0], -1, input_tangent[1]);
+    output_tangent[0] = scaled(tape, 2 / elements, tape_dot(tape, difference, change));
+}
+
 static bool l2_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     (void)node;
@@ -395,6 +519,14 @@ static void l2_vjp(struct tape *tape, const struct node *node, const value *outp
     struct node back = node_of(KERNEL_l2_norm_backward, output_gradient[0], node->input[0],
                                node->output[0], NO_VALUE, NO_VALUE);
     input_gradient[0] = tape_append(tape, &back);
+}
+
+static void l2_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                   value *output_tangent)
+{
+    struct node direction = node_of(KERNEL_l2_norm_backward, tape_one(tape), node->input[0],
+                                    node->output[0], NO_VALUE, NO_VALUE);
+    output_tangent[0] = tape_dot(tape, tape_append(tape, &direction), input_tangent[0]);
 }
 
 /* sampler */
@@ -504,42 +636,47 @@ static bool nothing_infer(struct tape *tape, struct node *node, struct value_inf
 }
 
 static const struct op_row rows[OP_COUNT] = {
-    [KERNEL_conv2d] = {conv2d_infer, conv2d_vjp, 1u << 3, {0}},
-    [KERNEL_conv2d_backward_data] = {conv2d_backward_infer, NULL, 0, {0}},
-    [KERNEL_group_norm] = {group_norm_infer, group_norm_vjp, 0, {0}},
-    [KERNEL_group_norm_backward] = {same_as_first, NULL, 1u << 0, {0}},
-    [KERNEL_attention] = {attention_infer, attention_vjp, 0, {0}},
-    [KERNEL_attention_backward] = {same_as_second, NULL, 0, {0}},
-    [KERNEL_silu] = {same_as_first, silu_vjp, 1u << 0, {0}},
-    [KERNEL_silu_backward] = {same_as_first, NULL, 1u << 0, {0}},
-    [KERNEL_combine] = {binary_infer, combine_vjp, 3u, {0}},
-    [KERNEL_combine_scaled] = {binary_infer, combine_scaled_vjp, 3u, {0}},
-    [KERNEL_multiply] = {multiply_infer, multiply_vjp, 1u << 0, {0}},
-    [KERNEL_add_channel] = {add_channel_infer, add_channel_vjp, 1u << 0, {0}},
-    [KERNEL_sum_spatial] = {sum_spatial_infer, sum_spatial_vjp, 0, {0}},
-    [KERNEL_concat_channels] = {concat_infer, concat_vjp, 0, {0}},
-    [KERNEL_slice_channels] = {slice_infer, slice_vjp, 0, {0}},
-    [KERNEL_pad_channels] = {pad_infer, pad_vjp, 0, {0}},
-    [KERNEL_timestep_embedding] = {embedding_infer, NULL, 0, {0}},
-    [KERNEL_vector_quantize] = {quantize_infer, straight_through_vjp, 0, {0}},
-    [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, 0, {0}},
-    [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, 0, {0}},
-    [KERNEL_l2_norm] = {l2_infer, l2_vjp, 0, {0}},
-    [KERNEL_l2_norm_backward] = {same_as_second, NULL, 0, {0}},
-    [KERNEL_adam_step] = {adam_infer, NULL, 0, {1, 3, 4, 5}},
-    [KERNEL_copy] = {same_as_first, NULL, 0, {0}},
-    [KERNEL_philox_normal] = {shape_of_node, NULL, 0, {0, 1}},
-    [KERNEL_ddim_step] = {ddim_infer, NULL, 0, {0}},
-    [KERNEL_stochastic_resample] = {resample_infer, NULL, 0, {0}},
-    [KERNEL_stop_rule] = {stop_infer, NULL, 0, {0, 2, 3}},
-    [KERNEL_keep_best] = {keep_best_infer, NULL, 0, {3, 4}},
-    [KERNEL_axis_filter] = {axis_filter_infer, axis_filter_vjp, 0, {0}},
-    [KERNEL_tap_filter] = {same_as_first, tap_filter_vjp, 0, {0}},
-    [KERNEL_tap_filter_adjoint] = {same_as_first, tap_filter_adjoint_vjp, 0, {0}},
-    [KERNEL_radon] = {shape_of_node, radon_vjp, 0, {0}},
-    [KERNEL_radon_adjoint] = {shape_of_node, radon_adjoint_vjp, 0, {0}},
-    [OP_WHILE] = {nothing_infer, NULL, 0, {0}},
-    [OP_EXIT_IF] = {nothing_infer, NULL, 0, {0}},
+    [KERNEL_conv2d] = {conv2d_infer, conv2d_vjp, conv2d_jvp, 1u << 0 | 1u << 3, 1u << 3, {0}},
+    [KERNEL_conv2d_backward_data] = {conv2d_backward_infer, NULL, NULL, 0, 0, {0}},
+    [KERNEL_group_norm] = {group_norm_infer, group_norm_vjp, group_norm_jvp, 1u << 0, 0, {0}},
+    [KERNEL_group_norm_backward] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
+    [KERNEL_group_norm_jvp] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
+    [KERNEL_attention] = {attention_infer, attention_vjp, attention_jvp, 1u << 0, 0, {0}},
+    [KERNEL_attention_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
+    [KERNEL_attention_jvp] = {same_as_third, NULL, NULL, 0, 0, {0}},
+    [KERNEL_silu] = {same_as_first, silu_vjp, silu_jvp, 1u << 0, 1u << 0, {0}},
+    [KERNEL_silu_backward] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
+    [KERNEL_combine] = {binary_infer, combine_vjp, combine_jvp, 3u, 3u, {0}},
+    [KERNEL_combine_scaled] = {binary_infer, combine_scaled_vjp, combine_scaled_jvp, 3u, 3u, {0}},
+    [KERNEL_multiply] = {multiply_infer, multiply_vjp, linear_jvp, 1u << 0, 1u << 0, {0}},
+    [KERNEL_add_channel] = {add_channel_infer, add_channel_vjp, add_channel_jvp, 3u, 1u << 0, {0}},
+    [KERNEL_sum_spatial] = {sum_spatial_infer, sum_spatial_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_concat_channels] = {concat_infer, concat_vjp, concat_jvp, 3u, 0, {0}},
+    [KERNEL_slice_channels] = {slice_infer, slice_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_pad_channels] = {pad_infer, pad_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_timestep_embedding] = {embedding_infer, NULL, NULL, 0, 0, {0}},
+    [KERNEL_vector_quantize] =
+        {quantize_infer, straight_through_vjp, straight_through_jvp, 1u << 0, 0, {0}},
+    [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, mse_jvp, 3u, 0, {0}},
+    [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
+    [KERNEL_l2_norm] = {l2_infer, l2_vjp, l2_jvp, 1u << 0, 0, {0}},
+    [KERNEL_l2_norm_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
+    [KERNEL_dot] = {mse_infer, NULL, NULL, 0, 0, {0}},
+    [KERNEL_adam_step] = {adam_infer, NULL, NULL, 0, 0, {1, 3, 4, 5}},
+    [KERNEL_copy] = {same_as_first, NULL, NULL, 0, 0, {0}},
+    [KERNEL_philox_normal] = {shape_of_node, NULL, NULL, 0, 0, {0, 1}},
+    [KERNEL_ddim_step] = {ddim_infer, NULL, NULL, 0, 0, {0}},
+    [KERNEL_stochastic_resample] = {resample_infer, NULL, NULL, 0, 0, {0}},
+    [KERNEL_stop_rule] = {stop_infer, NULL, NULL, 0, 0, {0, 2, 3}},
+    [KERNEL_keep_best] = {keep_best_infer, NULL, NULL, 0, 0, {3, 4}},
+    [KERNEL_axis_filter] = {axis_filter_infer, axis_filter_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_tap_filter] = {same_as_first, tap_filter_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_tap_filter_adjoint] =
+        {same_as_first, tap_filter_adjoint_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_radon] = {shape_of_node, radon_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_radon_adjoint] = {shape_of_node, radon_adjoint_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [OP_WHILE] = {nothing_infer, NULL, NULL, 0, 0, {0}},
+    [OP_EXIT_IF] = {nothing_infer, NULL, NULL, 0, 0, {0}},
 };
 
 const struct op_row *op_row(int op)

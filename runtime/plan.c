@@ -250,7 +250,7 @@ static size_t peak_of(const struct plan *plan)
 static void take_nodes(struct tape *tape, int segments, struct node **nodes, int *count)
 {
     tape->value_count = tape->recorded_values;
-    if (segments > 1 && plan_recompute(tape, segments, nodes, count))
+    if (segments > 1 && can_recompute(tape) && plan_recompute(tape, segments, nodes, count))
         return;
     *count = tape->node_count;
     *nodes = malloc(((size_t)tape->node_count + 1) * sizeof **nodes);
@@ -306,12 +306,12 @@ no_memory:
 /* What the segmentation of one tape needs to know of each value and node. */
 struct segmentation {
     struct tape *tape;
-    int begin;         /* first backward node */
-    int *producer;     /* per value: node, or -1 */
-    int *segment;      /* per forward node */
-    int *first_needed; /* per value: first backward node that uses it, or -1 */
-    bool *checkpoint;  /* per value: stays */
-    value *clone;      /* per value: its recomputed copy, or NO_VALUE */
+    int begin;        /* first node of a derivative */
+    int *producer;    /* per value: node, or -1 */
+    int *segment;     /* per forward node */
+    bool *needed;     /* per value: by some node of a derivative */
+    bool *checkpoint; /* per value: stays */
+    value *clone;     /* per value: its recomputed copy, or NO_VALUE */
 };
 
 static bool can_run_again(const struct tape *tape, const struct node *node)
@@ -339,15 +339,15 @@ static void find_producers(struct segmentation *s)
 {
     const struct tape *tape = s->tape;
     for (value v = 0; v < tape->value_count; v++) {
-        s->producer[v] = s->first_needed[v] = -1;
+        s->producer[v] = -1;
         s->clone[v] = NO_VALUE;
         s->checkpoint[v] = tape->values[v].kind != VALUE_TEMPORARY;
     }
     for (int n = 0; n < tape->node_count; n++) {
         const struct node *node = &tape->nodes[n];
         for (int i = 0; n >= s->begin && i < op_inputs(node->op); i++)
-            if (node->input[i] >= 0 && s->first_needed[node->input[i]] < 0)
-                s->first_needed[node->input[i]] = n;
+            if (node->input[i] >= 0)
+                s->needed[node->input[i]] = true;
         for (int k = 0; k < op_outputs(node->op); k++)
             if (node->output[k] >= 0 && tape->values[node->output[k]].kind == VALUE_TEMPORARY)
                 s->producer[node->output[k]] = n;
@@ -359,7 +359,7 @@ static size_t kept_bytes(const struct segmentation *s, int n)
     size_t bytes = 0;
     for (int k = 0; k < op_outputs(s->tape->nodes[n].op); k++) {
         value v = s->tape->nodes[n].output[k];
-        if (v >= 0 && !s->checkpoint[v] && s->first_needed[v] >= 0)
+        if (v >= 0 && !s->checkpoint[v] && s->needed[v])
             bytes += value_bytes(&s->tape->values[v]);
     }
     return bytes;
@@ -384,15 +384,24 @@ static void cut_segments(struct segmentation *s, int segments)
             if (v >= 0 && s->producer[v] >= 0 && s->segment[s->producer[v]] != s->segment[n])
                 s->checkpoint[v] = true;
         }
-        bool stays = !can_run_again(tape, node) || !inputs_stay(tape, n, tape->node_count) ||
-                     s->segment[n] == segments - 1;
+        bool stays = !can_run_again(tape, node) || !inputs_stay(tape, n, tape->node_count);
         for (int k = 0; stays && k < op_outputs(node->op); k++)
             if (node->output[k] >= 0)
                 s->checkpoint[node->output[k]] = true;
     }
 }
 
-/* Appends copies of the nodes of segment `which` that produce what backward needs of it. */
+/* A phase starts without recomputed values; the first still has those of the last segment. */
+static void begin_phase(struct segmentation *s, bool first, int segments)
+{
+    for (value v = 0; v < s->tape->recorded_values; v++) {
+        int n = s->producer[v];
+        bool last_segment = n >= 0 && n < s->begin && s->segment[n] == segments - 1;
+        s->clone[v] = first && last_segment ? v : NO_VALUE;
+    }
+}
+
+/* Appends copies of the nodes of segment `which` that produce what derivatives need of it. */
 static bool append_segment(struct segmentation *s, int which, struct node *nodes, int *count)
 {
     struct tape *tape = s->tape;
@@ -405,7 +414,7 @@ static bool append_segment(struct segmentation *s, int which, struct node *nodes
             continue;
         for (int k = 0; k < op_outputs(node->op); k++) {
             value v = node->output[k];
-            again[n] |= v >= 0 && !s->checkpoint[v] && (wanted[v] || s->first_needed[v] >= 0);
+            again[n] |= v >= 0 && !s->checkpoint[v] && (wanted[v] || s->needed[v]);
         }
         for (int i = 0; again[n] && i < op_inputs(node->op); i++)
             if (node->input[i] >= 0)
@@ -435,7 +444,7 @@ static bool append_segment(struct segmentation *s, int which, struct node *nodes
     return done;
 }
 
-/* The segment whose values backward node n is the first to need, or -1. */
+/* The segment whose values node n is the first of its phase to need, or -1. */
 static int segment_needed(const struct segmentation *s, int n)
 {
     const struct node *node = &s->tape->nodes[n];
@@ -448,13 +457,16 @@ static int segment_needed(const struct segmentation *s, int n)
     return -1;
 }
 
-static bool lay_out_segments(struct segmentation *s, struct node *nodes, int *count)
+static bool lay_out_segments(struct segmentation *s, int segments, struct node *nodes, int *count)
 {
     const struct tape *tape = s->tape;
+    int phase = 0;
     memcpy(nodes, tape->nodes, (size_t)s->begin * sizeof *nodes);
     *count = s->begin;
     for (int n = s->begin; n < tape->node_count; n++) {
         int segment;
+        for (; phase < tape->phase_count && tape->phases[phase] == n; phase++)
+            begin_phase(s, phase == 0, segments);
         while ((segment = segment_needed(s, n)) >= 0)
             if (!append_segment(s, segment, nodes, count))
                 return false;
@@ -468,23 +480,28 @@ static bool lay_out_segments(struct segmentation *s, struct node *nodes, int *co
     return true;
 }
 
+bool can_recompute(const struct tape *tape)
+{
+    return tape->phase_count && tape->phases[0] > 0;
+}
+
 bool plan_recompute(struct tape *tape, int segments, struct node **nodes, int *count)
 {
-    if (tape->gradient_begin < 1)
-        return false;
+    size_t nodes_at_most =
+        (size_t)tape->node_count + (size_t)tape->phase_count * (size_t)tape->phases[0];
     size_t values = (size_t)tape->value_count + 1;
-    struct segmentation s = {.tape = tape, .begin = tape->gradient_begin};
+    struct segmentation s = {.tape = tape, .begin = tape->phases[0]};
     s.producer = calloc(values, sizeof(int));
     s.segment = calloc((size_t)tape->node_count + 1, sizeof(int));
-    s.first_needed = calloc(values, sizeof(int));
+    s.needed = calloc(values, sizeof(bool));
     s.checkpoint = calloc(values, sizeof(bool));
     s.clone = calloc(values, sizeof(value));
-    *nodes = malloc((2 * (size_t)tape->node_count + 1) * sizeof **nodes);
-    bool done = s.producer && s.segment && s.first_needed && s.checkpoint && s.clone && *nodes;
+    *nodes = malloc(nodes_at_most * sizeof **nodes);
+    bool done = s.producer && s.segment && s.needed && s.checkpoint && s.clone && *nodes;
     if (done) {
         find_producers(&s);
         cut_segments(&s, segments);
-        done = lay_out_segments(&s, *nodes, count);
+        done = lay_out_segments(&s, segments, *nodes, count);
     }
     if (!done) {
         tape->value_count = tape->recorded_values;
@@ -493,7 +510,7 @@ bool plan_recompute(struct tape *tape, int segments, struct node **nodes, int *c
     }
     free(s.producer);
     free(s.segment);
-    free(s.first_needed);
+    free(s.needed);
     free(s.checkpoint);
     free(s.clone);
     return done;

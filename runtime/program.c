@@ -32,6 +32,7 @@ void program_free(struct program *program)
         free(program->tapes[i]->values);
         free(program->tapes[i]->nodes);
         free(program->tapes[i]->labels);
+        free(program->tapes[i]->phases);
         free(program->tapes[i]);
     }
     free(program->slots);
@@ -144,7 +145,6 @@ struct tape *program_tape(struct program *program, const char *name)
         return NULL;
     }
     tape->program = program;
-    tape->gradient_begin = -1;
     snprintf(tape->name, sizeof tape->name, "%s", name);
     program->tapes[program->tape_count++] = tape;
     tape_label(tape, "%s", name);
@@ -217,7 +217,7 @@ static void place_slots(struct program *program)
 static int plan_within(struct tape *tape, size_t limit, struct status *status)
 {
     if (plan_tape(tape, 1, status) || !limit || tape->plan.region_bytes <= limit ||
-        tape->gradient_begin < 1)
+        !can_recompute(tape))
         return status->code;
     int best = 1;
     size_t best_bytes = tape->plan.region_bytes;

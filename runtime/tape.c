@@ -258,6 +258,11 @@ value tape_l2_norm(struct tape *tape, value r)
     return append(tape, KERNEL_l2_norm, r, NO_VALUE, NO_VALUE);
 }
 
+value tape_dot(struct tape *tape, value a, value b)
+{
+    return append(tape, KERNEL_dot, a, b, NO_VALUE);
+}
+
 static value axis_filter(struct tape *tape, value x, const struct axis_table *table)
 {
     struct node node =
@@ -408,7 +413,14 @@ void tape_while(struct tape *tape, struct tape *body, int64_t limit)
     tape_append(tape, &node);
 }
 
-/* reverse mode */
+/* derivatives */
+
+value tape_one(struct tape *tape)
+{
+    const int64_t shape[4] = {1, 1, 1, 1};
+    const double unit = 1;
+    return tape_state(tape, program_constant_real(tape->program, "one", shape, &unit));
+}
 
 /* Marks the values before node `end` that depend on wrt. */
 static void mark_dependent(const struct tape *tape, value wrt, int end, bool *depends)
@@ -423,6 +435,56 @@ static void mark_dependent(const struct tape *tape, value wrt, int end, bool *de
             if (node->output[k] >= 0 && tape->values[node->output[k]].kind == VALUE_TEMPORARY)
                 depends[node->output[k]] = true;
     }
+}
+
+/* Marks the values before node `end` on which `output` depends. */
+static void mark_needed(const struct tape *tape, value output, int end, bool *needed)
+{
+    needed[output] = true;
+    for (int n = end - 1; n >= 0; n--) {
+        const struct node *node = &tape->nodes[n];
+        bool any = false;
+        for (int k = 0; k < op_outputs(node->op); k++)
+            any |= node->output[k] >= 0 && needed[node->output[k]] &&
+                   tape->values[node->output[k]].kind == VALUE_TEMPORARY;
+        for (int i = 0; any && i < op_inputs(node->op); i++)
+            if (node->input[i] >= 0)
+                needed[node->input[i]] = true;
+    }
+}
+
+static void begin_phase(struct tape *tape)
+{
+    if (array_grow(&tape->phases, &tape->phase_capacity, tape->phase_count, sizeof *tape->phases))
+        tape->phases[tape->phase_count++] = tape->node_count;
+    else
+        status_set(&tape->status, STATUS_FAILURE, "out of memory for the tape %s", tape->name);
+}
+
+/* What is appended next is named after this node. */
+static void label_like(struct tape *tape, const struct node *node)
+{
+    char label[sizeof *tape->labels];
+    memcpy(label, tape->labels[node->label], sizeof label);
+    tape_label(tape, "%s", label);
+}
+
+static void refuse_derivative(struct tape *tape, const struct node *node, const char *what)
+{
+    status_set(&tape->status, STATUS_FAILURE, "%s: %s has no %s", tape->labels[node->label],
+               op_name(node->op), what);
+}
+
+/* Derivatives pass through some inputs only: not through a mask or a table. */
+static bool passes_derivatives(struct tape *tape, const struct node *node, const bool *active,
+                               const char *what)
+{
+    for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
+        if (active[i] && !(op_row(node->op)->differentiable_inputs >> i & 1)) {
+            refuse_derivative(tape, node, what);
+            return false;
+        }
+    return true;
 }
 
 /* One node's contribution to the gradients of its inputs. */
@@ -446,13 +508,12 @@ static void propagate(struct tape *tape, int n, const bool *depends, value *grad
     if (!flows || !any)
         return;
     if (!op_row(node.op)->vjp || output_gradient[0] < 0) {
-        status_set(&tape->status, STATUS_FAILURE, "%s: %s has no gradient",
-                   tape->labels[node.label], op_name(node.op));
+        refuse_derivative(tape, &node, "gradient");
         return;
     }
-    char label[sizeof *tape->labels];
-    memcpy(label, tape->labels[node.label], sizeof label);
-    tape_label(tape, "%s", label);
+    if (!passes_derivatives(tape, &node, wanted, "gradient with respect to this input"))
+        return;
+    label_like(tape, &node);
     op_row(node.op)->vjp(tape, &node, output_gradient, wanted, input_gradient);
     for (int i = 0; i < KERNEL_MAX_INPUTS; i++) {
         if (!wanted[i] || input_gradient[i] < 0)
@@ -476,8 +537,7 @@ value tape_vjp(struct tape *tape, value output, value cotangent, value wrt)
     }
     for (value v = 0; v < values; v++)
         gradient[v] = NO_VALUE;
-    if (tape->gradient_begin < 0)
-        tape->gradient_begin = end;
+    begin_phase(tape);
     mark_dependent(tape, wrt, end, depends);
     if (!depends[output]) {
         result = tape_combine(tape, 0, wrt, 0, NO_VALUE);
@@ -503,7 +563,74 @@ value tape_gradient(struct tape *tape, value scalar, value wrt)
                    tape->name);
         return NO_VALUE;
     }
-    const double unit = 1;
-    int slot = program_constant_real(tape->program, "one", one, &unit);
-    return tape_vjp(tape, scalar, tape_state(tape, slot), wrt);
+    return tape_vjp(tape, scalar, tape_one(tape), wrt);
+}
+
+/* The tangents of one node's outputs from those of its inputs. */
+static void push_forward(struct tape *tape, int n, const bool *needed, value *tangent)
+{
+    struct node node = tape->nodes[n];
+    value input_tangent[KERNEL_MAX_INPUTS], output_tangent[KERNEL_MAX_OUTPUTS];
+    bool active[KERNEL_MAX_INPUTS] = {false}, flows = false, leads_on = false;
+    for (int i = 0; i < KERNEL_MAX_INPUTS; i++) {
+        value v = i < op_inputs(node.op) ? node.input[i] : NO_VALUE;
+        input_tangent[i] = v >= 0 ? tangent[v] : NO_VALUE;
+        active[i] = input_tangent[i] >= 0;
+        flows |= active[i];
+    }
+    for (int k = 0; k < KERNEL_MAX_OUTPUTS; k++) {
+        output_tangent[k] = NO_VALUE;
+        if (k >= op_outputs(node.op) || node.output[k] < 0 ||
+            tape->values[node.output[k]].kind != VALUE_TEMPORARY)
+            node.output[k] = NO_VALUE;
+        else
+            leads_on |= needed[node.output[k]];
+    }
+    if (!flows || !leads_on)
+        return;
+    if (!op_row(node.op)->jvp) {
+        refuse_derivative(tape, &node, "tangent");
+        return;
+    }
+    if (!passes_derivatives(tape, &node, active, "tangent for this input"))
+        return;
+    label_like(tape, &node);
+    op_row(node.op)->jvp(tape, &node, input_tangent, output_tangent);
+    for (int k = 0; k < KERNEL_MAX_OUTPUTS; k++)
+        if (node.output[k] >= 0)
+            tangent[node.output[k]] = output_tangent[k];
+}
+
+value tape_jvp(struct tape *tape, value output, value input, value tangent)
+{
+    if (!status_ok(&tape->status) || output < 0 || input < 0 || tangent < 0)
+        return NO_VALUE;
+    const int64_t *x = tape_shape(tape, input), *dx = tape_shape(tape, tangent);
+    if (memcmp(x, dx, 4 * sizeof *x) != 0) {
+        status_set(&tape->status, STATUS_FAILURE,
+                   "%s: a tangent of [%ld,%ld,%ld,%ld] for a value of [%ld,%ld,%ld,%ld]",
+                   tape->name, (long)dx[0], (long)dx[1], (long)dx[2], (long)dx[3], (long)x[0],
+                   (long)x[1], (long)x[2], (long)x[3]);
+        return NO_VALUE;
+    }
+    int values = tape->value_count, end = tape->node_count;
+    bool *needed = calloc((size_t)values, sizeof *needed);
+    value *tangents = malloc((size_t)values * sizeof *tangents);
+    value result = NO_VALUE;
+    if (needed && tangents) {
+        for (value v = 0; v < values; v++)
+            tangents[v] = NO_VALUE;
+        begin_phase(tape);
+        mark_needed(tape, output, end, needed);
+        tangents[input] = tangent;
+        for (int n = 0; n < end && status_ok(&tape->status); n++)
+            push_forward(tape, n, needed, tangents);
+        result =
+            tangents[output] >= 0 ? tangents[output] : tape_combine(tape, 0, output, 0, NO_VALUE);
+    } else {
+        status_set(&tape->status, STATUS_FAILURE, "out of memory for a tangent");
+    }
+    free(needed);
+    free(tangents);
+    return result;
 }

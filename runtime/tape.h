@@ -1,5 +1,6 @@
 /* The tape: a model is a function that records operations here; reverse mode appends each
- * operation's vector-Jacobian product as ordinary nodes; the program (program.h) plans and replays.
+ * operation's vector-Jacobian product as ordinary nodes, forward mode its Jacobian-vector product;
+ * the program (program.h) plans and replays.
  *
  * A value is an index into the tape. The first error sticks in tape->status (every later call
  * returns -1), so that a network reads as straight lines and is checked once at its end. Shapes are
@@ -57,6 +58,7 @@ value tape_vector_quantize(struct tape *tape, value z, value codebook, value *in
 /* Reductions: scalars {1,1,1,1}. */
 value tape_mean_squared_error(struct tape *tape, value a, value b);
 value tape_l2_norm(struct tape *tape, value r);
+value tape_dot(struct tape *tape, value a, value b); /* has no derivative */
 
 /* Operators' kernels. Tables are constants of the program (tape_state of a constant slot). For
  * axis_filter, transposed = the table of the transpose, used by the gradient. */
@@ -98,5 +100,8 @@ void tape_while(struct tape *tape, struct tape *body, int64_t limit);
 value tape_gradient(struct tape *tape, value scalar, value wrt);
 /* J(wrt)^T cotangent of `output`. */
 value tape_vjp(struct tape *tape, value output, value cotangent, value wrt);
+/* J(input) tangent of `output`: how output changes when input moves by the tangent. Uses what the
+ * forward pass left; touches only what lies between input and output. */
+value tape_jvp(struct tape *tape, value output, value input, value tangent);
 
 #endif

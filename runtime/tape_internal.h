@@ -36,6 +36,11 @@ struct op_row {
      * nothing flows). NULL: the operation has no gradient. */
     void (*vjp)(struct tape *tape, const struct node *node, const value *output_gradient,
                 const bool *wanted, value *input_gradient);
+    /* Appends the tangents of the outputs, given those of the inputs (NO_VALUE where nothing
+     * flows). NULL: the operation has no tangent. */
+    void (*jvp)(struct tape *tape, const struct node *node, const value *input_tangent,
+                value *output_tangent);
+    unsigned differentiable_inputs;        /* bit i: derivatives pass through input i */
     unsigned in_place_inputs;              /* bit i: output 0 may take input i's memory */
     int written_input[KERNEL_MAX_OUTPUTS]; /* 1 + the input that output k is, or 0 */
 };
@@ -73,7 +78,8 @@ struct tape {
         recorded_values; /* the planner adds values of recomputed nodes */
     struct node *nodes;
     int node_count, node_capacity;
-    int gradient_begin; /* first node that a gradient appended, or -1 */
+    int *phases; /* the first node of each tape_vjp and tape_jvp */
+    int phase_count, phase_capacity;
     char (*labels)[96];
     int label_count, label_capacity;
     struct plan plan;
@@ -115,6 +121,7 @@ struct program {
 /* Appends a node with these inputs; returns its first output. */
 value tape_append(struct tape *tape, struct node *node);
 value tape_add_value(struct tape *tape, const struct value_info *info);
+value tape_one(struct tape *tape); /* a constant */
 struct node node_of(int op, value a, value b, value c, value d, value e);
 
 /* Describes a node's operands for its kernel; base: where the tape's region begins (NULL while
@@ -125,8 +132,9 @@ void node_tensors(const struct tape *tape, const struct node *node, unsigned cha
 /* Plans one tape into tape->plan; segments > 1 recomputes. */
 int plan_tape(struct tape *tape, int segments, struct status *status);
 void plan_release(struct plan *plan);
-/* Replaces plan->nodes with a list in which forward segments are computed again before their
- * backward part. Returns false where it changes nothing. */
+/* Replaces plan->nodes with a list in which every phase computes the forward segments that it needs
+ * again, so that none stays for the next. Returns false without memory. */
+bool can_recompute(const struct tape *tape);
 bool plan_recompute(struct tape *tape, int segments, struct node **nodes, int *count);
 /* Offsets for blocks whose lifetimes overlap; returns the region's bytes. */
 size_t plan_offsets(struct block *blocks, int count);
