@@ -70,6 +70,15 @@
  *     loss not finite; then window[it % w] = loss, iteration = it + 1. Zero-initialise iteration.
  * keep_best: loss scalar, x, best_loss scalar, best_x -> best_loss, best_x (the same memory)
  *     copies when loss < best_loss; initialise best_loss to +infinity
+ * search_direction: energy scalar, g, previous_g, d, search[1,1,1,8] -> previous_g, d, search (the
+ *     same memory)   where the energy rose above that of the base point: search[ACCEPTED] = 0 and
+ *     nothing else. Otherwise g's conjugate direction: beta = max(0, <g, g - previous_g> /
+ *     <previous_g, previous_g>), 0 where search[FRESH]; d = -g + beta*d, or -g where that would not
+ *     descend; previous_g = g, search[SLOPE] = <g, d>. Sums in double. Start: search[FRESH] = 2.
+ * search_step: z, base, d, curvature scalar, search -> z, base, search (the same memory)
+ *     accepted: base = z, the step is exact for a parabola, -slope/curvature. Else a quarter of the
+ *     last step from the base, search[SHORTENED] += 1 and the next direction is fresh. z = base +
+ *     step*d.
  * axis_filter: x[N,H,W,C], offsets i32[1,1,1,n+1], indices i32[1,1,1,k], weights real[1,1,1,k] -> y
  *     a sparse linear map along one axis (attributes.axis_filter {axis = 1 (H) or 2 (W), length = n}):
  *     y[..o..] = sum over j in offsets[o]..offsets[o+1]-1 of weights[j] * x[..indices[j]..]
@@ -160,6 +169,16 @@ union attributes {
 enum { DDIM_SQRT_A, DDIM_SQRT_ONE_MINUS_A, DDIM_SQRT_A_PREV, DDIM_DIRECTION, DDIM_SIGMA };
 /* coefficients of stochastic_resample: x = WEIGHT_Z0*z0 + WEIGHT_X*x_t + DEVIATION*noise */
 enum { RESAMPLE_WEIGHT_Z0, RESAMPLE_WEIGHT_X, RESAMPLE_DEVIATION };
+/* state of a search along conjugate directions */
+enum {
+    SEARCH_ENERGY,    /* at the base point */
+    SEARCH_SLOPE,     /* of the energy along the direction */
+    SEARCH_STEP,      /* last length */
+    SEARCH_FRESH,     /* 2: no base point yet, 1: the next direction starts anew */
+    SEARCH_ACCEPTED,  /* the last point is the base */
+    SEARCH_SHORTENED, /* how many steps were */
+    SEARCH_STATE = 8
+};
 /* geometry of radon: detector r's coordinate is s = (r - center)*spacing, in pixels from the middle
  * of the picture (center = detectors/2 - 0.5 when centred); the picture is H x W pixels */
 enum { RADON_SCALE, RADON_SPACING, RADON_CENTER, RADON_GEOMETRY_HEADER };

@@ -575,6 +575,32 @@ static bool keep_best_infer(struct tape *tape, struct node *node, struct value_i
     return true;
 }
 
+static bool is_search(struct tape *tape, const struct node *node)
+{
+    const int64_t *shape = info(tape, node->input[4])->shape;
+    return shape[0] * shape[1] * shape[2] == 1 && shape[3] == SEARCH_STATE;
+}
+
+static bool direction_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)output;
+    const struct value_info *g = info(tape, node->input[1]);
+    if (!same_shape(g, info(tape, node->input[2])) || !same_shape(g, info(tape, node->input[3])))
+        return refuse(tape, node, "the shapes differ");
+    return (is_scalar(info(tape, node->input[0])) && is_search(tape, node)) ||
+           refuse(tape, node, "the energy is not a scalar, or the search state has another shape");
+}
+
+static bool step_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)output;
+    const struct value_info *z = info(tape, node->input[0]);
+    if (!same_shape(z, info(tape, node->input[1])) || !same_shape(z, info(tape, node->input[2])))
+        return refuse(tape, node, "the shapes differ");
+    return (is_scalar(info(tape, node->input[3])) && is_search(tape, node)) ||
+           refuse(tape, node, "curvature is not a scalar, or the search state has another shape");
+}
+
 /* operators */
 
 static bool axis_filter_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -669,6 +695,8 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_stochastic_resample] = {resample_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_stop_rule] = {stop_infer, NULL, NULL, 0, 0, {0, 2, 3}},
     [KERNEL_keep_best] = {keep_best_infer, NULL, NULL, 0, 0, {3, 4}},
+    [KERNEL_search_direction] = {direction_infer, NULL, NULL, 0, 0, {3, 4, 5}},
+    [KERNEL_search_step] = {step_infer, NULL, NULL, 0, 0, {1, 2, 5}},
     [KERNEL_axis_filter] = {axis_filter_infer, axis_filter_vjp, linear_jvp, 1u << 0, 0, {0}},
     [KERNEL_tap_filter] = {same_as_first, tap_filter_vjp, linear_jvp, 1u << 0, 0, {0}},
     [KERNEL_tap_filter_adjoint] =

@@ -379,6 +379,22 @@ value tape_stop_rule(struct tape *tape, value loss, value window_state, value it
     return tape_append(tape, &node);
 }
 
+void tape_search_direction(struct tape *tape, value energy, value gradient,
+                           value previous_gradient_state, value direction_state, value search_state)
+{
+    struct node node = node_of(KERNEL_search_direction, energy, gradient, previous_gradient_state,
+                               direction_state, search_state);
+    tape_append(tape, &node);
+}
+
+void tape_search_step(struct tape *tape, value z_state, value base_state, value direction,
+                      value curvature, value search_state)
+{
+    struct node node =
+        node_of(KERNEL_search_step, z_state, base_state, direction, curvature, search_state);
+    tape_append(tape, &node);
+}
+
 void tape_assign(struct tape *tape, value state, value v)
 {
     if (!status_ok(&tape->status))

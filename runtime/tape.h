@@ -88,6 +88,13 @@ void tape_keep_best(struct tape *tape, value loss, value x, value best_loss_stat
                     value best_x_state);
 value tape_stop_rule(struct tape *tape, value loss, value window_state, value iteration_state,
                      double threshold, bool inclusive);
+/* One iteration of conjugate gradients in two halves: the direction at a point from its energy and
+ * gradient, and the step along it once its curvature is known. */
+void tape_search_direction(struct tape *tape, value energy, value gradient,
+                           value previous_gradient_state, value direction_state,
+                           value search_state);
+void tape_search_step(struct tape *tape, value z_state, value base_state, value direction,
+                      value curvature, value search_state);
 void tape_assign(struct tape *tape, value state, value v);
 
 /* Ends the enclosing loop's run here when the i32 scalar is not zero. */

@@ -23,22 +23,29 @@ static int check_settings(const struct resample_settings *settings, struct statu
     check_range("pixel-iterations", (double)settings->pixel_iterations, 0, many, status);
     check_range("latent-iterations", (double)settings->latent_iterations, 0, many, status);
     check_range("look-ahead", settings->look_ahead, 0, many, status);
+    if (settings->preset != PRESET_FAST)
+        return status->code;
+    check_range("levels", settings->levels, 1, 10000, status);
+    check_range("iterations", settings->iterations, 0, many, status);
+    check_range("final-iterations", settings->final_iterations, 0, many, status);
+    check_range("sigma-max", settings->sigma_max, 1e-3, 1e3, status);
+    check_range("sigma-min", settings->sigma_min, 1e-3, settings->sigma_max, status);
     return status->code;
 }
 
 static int check_solve(const struct resample_solver *solver, bool prepare, struct status *status)
 {
     const struct resample_settings *settings = &solver->settings;
-    if (settings->preset != PRESET_PAPER)
+    if (settings->preset == PRESET_OFFICIAL)
         return STATUS_OK;
     if (settings->ddim_eta > 0)
         return status_set(status, STATUS_BAD_INPUT,
-                          "eta: %g, but the paper preset's steps are deterministic (0)",
+                          "eta: %g, but only the official preset's steps can have noise",
                           settings->ddim_eta);
     if (prepare && !(settings->sigma >= 0))
         return status_set(status, STATUS_BAD_INPUT,
-                          "the noise level is unknown and the paper preset stops at it: give "
-                          "--sigma (in units of the measurement)");
+                          "the noise level is unknown and this preset stops at it: give --sigma "
+                          "(in units of the measurement)");
     return STATUS_OK;
 }
 
@@ -113,13 +120,13 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
     if (!status_ok(status))
         return status->code;
     solver_declare_state(solver);
-    if (solver_record(solver, status) != STATUS_OK ||
-        program_plan(solver->program, settings->memory_limit_bytes, status) != STATUS_OK)
+    solver_record(solver);
+    if (program_plan(solver->program, settings->memory_limit_bytes, status) != STATUS_OK)
         return status->code;
     return prepare ? program_prepare(solver->program, status) : STATUS_OK;
 }
 
-struct resample_solver *solver_create(struct model *model, const struct operator *forward_operator,
+struct resample_solver *solver_create(struct model *model, const struct operator* forward_operator,
                                       const int64_t image_shape[4],
                                       const struct resample_settings *settings, bool prepare,
                                       struct status *status)
@@ -141,7 +148,7 @@ struct resample_solver *solver_create(struct model *model, const struct operator
 }
 
 struct resample_solver *resample_create(struct model *model,
-                                        const struct operator *forward_operator,
+                                        const struct operator* forward_operator,
                                         const struct resample_settings *settings, bool prepare,
                                         struct status *status)
 {
@@ -176,7 +183,8 @@ static double time_tape(struct resample_solver *solver, struct tape *tape, struc
 static void clear_state(struct resample_solver *solver)
 {
     const struct solver_slots *slot = &solver->slot;
-    const int latents[] = {slot->x, slot->x_t, slot->estimate, slot->previous};
+    bool fast = solver->settings.preset == PRESET_FAST;
+    const int latents[] = {slot->x, fast ? slot->prior : slot->x_t, slot->estimate, slot->previous};
     for (size_t i = 0; i < sizeof latents / sizeof latents[0]; i++)
         program_zero(solver->program, latents[i]);
     program_zero(solver->program, slot->image);
@@ -186,13 +194,19 @@ static void clear_state(struct resample_solver *solver)
 int resample_estimate(struct resample_solver *solver, double *decoder_seconds, double *unet_seconds,
                       double *total_seconds, struct status *status)
 {
-    solver_set_step(solver, solver->ddim.length - 1, solver->ddim.tau[solver->ddim.length - 1]);
     clear_state(solver);
     double *timed = solver->timed;
-    timed[WORK_UNET] = time_tape(solver, solver->tape.ddim, status);
-    timed[WORK_LATENT] = time_tape(solver, solver->latent.body, status);
-    timed[WORK_PIXEL] = time_tape(solver, solver->pixel.body, status);
-    timed[WORK_GUIDED] = timed[WORK_UNET] + timed[WORK_LATENT];
+    if (solver->settings.preset == PRESET_FAST) {
+        fast_prepare_timing(solver);
+        timed[WORK_UNET] = time_tape(solver, solver->fast.denoise, status);
+        timed[WORK_LATENT] = time_tape(solver, solver->fast.iteration, status);
+    } else {
+        solver_set_step(solver, solver->ddim.length - 1, solver->ddim.tau[solver->ddim.length - 1]);
+        timed[WORK_UNET] = time_tape(solver, solver->tape.ddim, status);
+        timed[WORK_LATENT] = time_tape(solver, solver->latent.body, status);
+        timed[WORK_PIXEL] = time_tape(solver, solver->pixel.body, status);
+        timed[WORK_GUIDED] = timed[WORK_UNET] + timed[WORK_LATENT];
+    }
     clear_state(solver);
 
     struct resample_result none = {0};

@@ -76,8 +76,12 @@ int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage
     run->left[watch.work] -= minimiser->limit - *iterations;
     run->result->optimisations++;
     run->result->iterations += *iterations;
-    if (latent)
+    if (latent) {
         run->result->decoder_evaluations += *iterations;
+        /* the paper's loop stops before the product */
+        bool stopped = minimiser->take_best && *iterations < minimiser->limit;
+        run->result->decoder_vjps += *iterations - stopped;
+    }
     bool broken =
         code == STATUS_OK && !isfinite(program_read_scalar(solver->program, solver->slot.check));
     if (broken) {

@@ -17,7 +17,14 @@ double clock_seconds(void)
 void run_count_work(struct run *run)
 {
     const struct resample_solver *solver = run->solver;
-    bool official = solver->settings.preset == PRESET_OFFICIAL;
+    const struct resample_settings *settings = &solver->settings;
+    bool official = settings->preset == PRESET_OFFICIAL;
+    if (settings->preset == PRESET_FAST) {
+        run->left[WORK_UNET] = settings->levels;
+        run->left[WORK_LATENT] =
+            (int64_t)settings->levels * settings->iterations + settings->final_iterations + 1;
+        return;
+    }
     for (int j = solver->ddim.length - 1; j >= 0; j--) {
         run->left[official ? WORK_GUIDED : WORK_UNET]++;
         if (!solver_resamples(solver, j))
@@ -62,7 +69,8 @@ void run_report_progress(struct run *run, const char *stage, int64_t iteration, 
     struct resample_progress progress = {
         .stage = stage,
         .step = run->steps_done,
-        .steps = run->solver->ddim.length,
+        .steps = run->solver->settings.preset == PRESET_FAST ? run->solver->settings.levels
+                                                             : run->solver->ddim.length,
         .iteration = iteration,
         .iteration_limit = limit,
         .residual = residual,

@@ -15,6 +15,11 @@ void resample_defaults(struct resample_settings *settings, enum resample_preset 
         .pixel_iterations = 2000,
         .latent_iterations = 500,
         .look_ahead = 5,
+        .levels = 20,
+        .iterations = 4,
+        .final_iterations = 40,
+        .sigma_max = 10,
+        .sigma_min = 0.1,
         .sigma = -1,
         .threads = 1,
         .kernels = kernels_cpu(),
@@ -60,6 +65,8 @@ static int look_ahead(struct run *run)
 int64_t resample_draws(const struct resample_solver *solver)
 {
     const struct resample_settings *settings = &solver->settings;
+    if (settings->preset == PRESET_FAST)
+        return settings->levels * solver->latent_shape[0];
     bool official = settings->preset == PRESET_OFFICIAL;
     bool every_step = official || settings->ddim_eta > 0;
     int64_t draws = 1;
@@ -85,6 +92,7 @@ static int over_pixels(struct run *run, int64_t *iterations, double *loss)
         run_minimise(run, &solver->pixel, "pixel", iterations, loss) != STATUS_OK)
         return run->status->code;
     run->left[WORK_LATENT]--;
+    run->result->encoder_evaluations++;
     return run_tape(run, solver->tape.encode, solver->slot.image, -1);
 }
 
@@ -105,7 +113,7 @@ static int resample(struct run *run, struct resample_step *step)
     return run_tape(run, solver->tape.resample, solver->slot.x, solver->slot.previous);
 }
 
-static void tell(struct run *run, struct resample_step *step, int latent_slot)
+void run_tell(struct run *run, struct resample_step *step, int latent_slot)
 {
     if (!run->observer || !run->observer->step)
         return;
@@ -126,11 +134,12 @@ static int iterate(struct run *run)
         struct resample_step step = {.j = run->j,
                                      .t = solver->ddim.tau[run->j],
                                      .event = "ddim",
+                                     .level = NAN,
                                      .loss = NAN,
                                      .norm = run->norm};
         if (solver_resamples(solver, run->j) && resample(run, &step) != STATUS_OK)
             return run->status->code;
-        tell(run, &step, solver->slot.x);
+        run_tell(run, &step, solver->slot.x);
     }
     return STATUS_OK;
 }
@@ -138,14 +147,23 @@ static int iterate(struct run *run)
 static int finish(struct run *run)
 {
     struct resample_solver *solver = run->solver;
-    struct resample_step step = {.j = -1, .t = 0, .event = "final", .loss = NAN, .norm = NAN};
+    struct resample_step step = {
+        .j = -1, .t = 0, .event = "final", .level = NAN, .loss = NAN, .norm = NAN};
     if (program_run(solver->program, solver->tape.take_x, NULL, run->status) != STATUS_OK ||
         run_minimise(run, &solver->latent, "final", &step.iterations, &step.loss) != STATUS_OK ||
         decode(run) != STATUS_OK)
         return run->status->code;
     run->left[WORK_LATENT]--;
-    tell(run, &step, solver->slot.estimate);
+    run_tell(run, &step, solver->slot.estimate);
     return STATUS_OK;
+}
+
+static int walk(struct run *run)
+{
+    run->result->quantized = true;
+    if (run_start(run) != STATUS_OK || iterate(run) != STATUS_OK)
+        return run->status->code;
+    return finish(run);
 }
 
 static int take_measurement(struct run *run, const float *measurement_nchw)
@@ -193,11 +211,19 @@ int resample_run(struct resample_solver *solver, const float *measurement_nchw,
     run_count_work(&run);
     program_zero(solver->program, solver->slot.image);
     program_zero(solver->program, solver->slot.estimate);
-    if (take_measurement(&run, measurement_nchw) == STATUS_OK && run_start(&run) == STATUS_OK &&
-        iterate(&run) == STATUS_OK)
-        finish(&run);
+    if (take_measurement(&run, measurement_nchw) == STATUS_OK) {
+        if (solver->settings.preset == PRESET_FAST)
+            fast_run(&run);
+        else
+            walk(&run);
+    }
     collect(&run);
     return status->code;
+}
+
+void resample_set_seed(struct resample_solver *solver, uint64_t seed)
+{
+    solver->settings.seed = seed;
 }
 
 void resample_result_free(struct resample_result *result)

@@ -1,27 +1,33 @@
 /* ReSample (Song et al., ICLR 2024): posterior sampling with a latent diffusion model by hard data
- * consistency. Two presets: "official" repeats the authors' code step by step (algorithm.md sections
- * 2-7), "paper" is Algorithm 1 with noise-aware stopping (section 11). Also unconditional sampling. */
+ * consistency. Three presets: "official" repeats the authors' code step by step (algorithm.md
+ * sections 2-7), "paper" is Algorithm 1 with noise-aware stopping (section 11), "fast" walks down
+ * noise levels and fits each by conjugate gradients with exact steps through the decoder (section
+ * 12, docs/fast-preset.md). Also unconditional sampling. */
 #ifndef SOLVERS_RESAMPLE_H
 #define SOLVERS_RESAMPLE_H
 
 #include "model/model.h"
 #include "operators/operator.h"
 
-enum resample_preset { PRESET_OFFICIAL, PRESET_PAPER };
+enum resample_preset { PRESET_OFFICIAL, PRESET_PAPER, PRESET_FAST };
 
 struct resample_settings {
     enum resample_preset preset;
-    int ddim_steps;            /* official 500, paper 100 */
-    double ddim_eta;           /* 0 */
-    double gamma;              /* 40 */
-    int resample_every;        /* 10 */
-    int pixel_iterations;      /* 2000 */
-    int latent_iterations;     /* 500 */
-    int look_ahead;            /* 5; official only */
-    double sigma;              /* noise level of y; negative: unknown (paper needs it) */
+    int ddim_steps;              /* official 500, paper 100 */
+    double ddim_eta;             /* 0 */
+    double gamma;                /* 40 */
+    int resample_every;          /* 10 */
+    int pixel_iterations;        /* 2000 */
+    int latent_iterations;       /* 500 */
+    int look_ahead;              /* 5; official only */
+    int levels;                  /* fast: noise levels of the latent */
+    int iterations;              /* fast: of conjugate gradients at each level */
+    int final_iterations;        /* fast: at most, without the prior */
+    double sigma_max, sigma_min; /* fast: highest and lowest level */
+    double sigma;                /* noise level of y; negative: unknown (only official can do so) */
     uint64_t seed;
-    const float *noise;        /* [K,C,h,w] injected draws, or NULL */
-    int64_t noise_count;       /* K */
+    const float *noise;  /* [K,C,h,w] injected draws, or NULL */
+    int64_t noise_count; /* K */
     int threads;
     size_t memory_limit_bytes; /* 0: none */
     const struct kernels *kernels;
@@ -30,16 +36,18 @@ struct resample_settings {
 /* One line of trace.jsonl: a main step (j = -1: the final optimisation). */
 struct resample_step {
     int j, t;
-    const char *event; /* "ddim", "pixel", "latent", "final" */
+    const char *event; /* "ddim", "pixel", "latent", "level", "final" */
+    double level;      /* fast: deviation of the latent's noise; else NaN */
     int64_t iterations;
+    int64_t shortened; /* fast: steps cut because the energy had risen */
     double loss, norm; /* NaN where there is none */
-    int64_t decoder_evaluations, unet_evaluations; /* so far */
-    double seconds;    /* since the start */
+    int64_t decoder_evaluations, unet_evaluations; /* so far: passes forward */
+    double seconds;                                /* since the start */
 };
 
 /* Where a solve stands, for the progress line: called after every main step and inner iteration. */
 struct resample_progress {
-    const char *stage; /* "guidance", "pixel", "latent", "final" */
+    const char *stage; /* "guidance", "pixel", "latent", "level", "final" */
     int step, steps;   /* main steps done, all */
     int64_t iteration, iteration_limit;
     double residual, target; /* root mean square residual and where it should go (sigma), or NaN */
@@ -54,9 +62,12 @@ struct resample_observer {
 };
 
 struct resample_result {
-    float *image;  /* [N,C,H,W], not clipped; D(z) with the quantiser */
-    float *latent; /* [N,c,h,w] */
-    int64_t decoder_evaluations, unet_evaluations;
+    float *image;                                            /* [N,C,H,W], not clipped */
+    float *latent;                                           /* [N,c,h,w] */
+    int64_t decoder_evaluations, decoder_vjps, decoder_jvps; /* passes forward, and products */
+    int64_t unet_evaluations, encoder_evaluations;
+    int64_t shortened; /* steps of the fast preset */
+    bool quantized;    /* the picture is decoded from the nearest codes */
     int64_t optimisations, iterations;
     double seconds;
     struct memory_report memory;
@@ -67,20 +78,22 @@ struct resample_solver; /* planned, ready to run on any number of measurements o
 
 void resample_defaults(struct resample_settings *settings, enum resample_preset preset);
 /* Records and plans everything; prepare = false stops after planning (needs no weights). */
-struct resample_solver *resample_create(struct model *model, const struct operator *operator,
-                                        const struct resample_settings *settings, bool prepare,
+struct resample_solver *resample_create(struct model *model, const struct operator* operator,
+                                        const struct resample_settings * settings, bool prepare,
                                         struct status *status);
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
 /* How many latent-shaped draws a run takes from settings.noise. */
 int64_t resample_draws(const struct resample_solver *solver);
-/* Seconds of one decoder pass (forward + VJP), of one UNet pass, and the estimate for a whole run at
- * most, timed now. */
-int resample_estimate(struct resample_solver *solver, double *decoder_seconds,
-                      double *unet_seconds, double *total_seconds, struct status *status);
+/* Seconds of one decoder pass (forward + VJP), of one UNet pass, and the estimate for a whole run
+ * at most, timed now. */
+int resample_estimate(struct resample_solver *solver, double *decoder_seconds, double *unet_seconds,
+                      double *total_seconds, struct status *status);
 /* Solves. measurement [N,..] NCHW. On an interruption or NaN, result holds what was reached. */
 int resample_run(struct resample_solver *solver, const float *measurement_nchw,
                  const struct resample_observer *observer, struct resample_result *result,
                  struct status *status);
+/* The seed of the runs that follow. */
+void resample_set_seed(struct resample_solver *solver, uint64_t seed);
 void resample_result_free(struct resample_result *result);
 void resample_free(struct resample_solver *solver);
 

@@ -1,6 +1,6 @@
 /* What the solver's own files and its tests share: the planned solver with its state slots and
- * tapes (tapes.c), the two inner optimisations (optimise.c), and the accounting of one run
- * (progress.c). */
+ * tapes (tapes.c), the two inner optimisations (optimise.c), the fast preset (fast.c), and the
+ * accounting of one run (progress.c). */
 #ifndef SOLVERS_RESAMPLE_INTERNAL_H
 #define SOLVERS_RESAMPLE_INTERNAL_H
 
@@ -25,6 +25,11 @@ struct solver_slots {
     int check; /* norm of what a tape made: not finite if anything in it is not */
     int adam_step, iteration, window;
     int best_loss;
+    /* fast */
+    int prior;                                /* the denoised latent around which a level fits */
+    int level;                                /* coefficients */
+    int direction, previous_gradient, search; /* of conjugate gradients */
+    int one;
 };
 
 /* One inner optimisation: AdamW on `variable`, started from what that slot holds. */
@@ -49,12 +54,21 @@ struct solver_tapes {
     struct tape *reachable; /* measurement = A A^T measurement (masks only), or NULL */
 };
 
+struct fast_tapes {
+    struct tape *perturb;                  /* x = estimate + noise */
+    struct tape *denoise;                  /* estimate = prior = E[z0 | x] */
+    struct tape *iteration, *level, *last; /* conjugate gradients: body, loop, final loop */
+    struct tape *decode_continuous;        /* image = D(estimate) without the quantiser */
+    struct tape *residual;                 /* loss of image */
+    struct tape *keep_image, *take_image;  /* to and from previous_image */
+};
+
 /* Kinds of work by which time is foretold. */
 enum work { WORK_GUIDED, WORK_UNET, WORK_LATENT, WORK_PIXEL, WORK_COUNT };
 
 struct resample_solver {
     struct model *model;
-    const struct operator *forward_operator; /* NULL: unconditional sampling */
+    const struct operator* forward_operator; /* NULL: unconditional sampling */
     void *bound;
     struct resample_settings settings;
     int64_t image_shape[4], latent_shape[4];
@@ -65,6 +79,7 @@ struct resample_solver {
     struct program *program;
     struct solver_slots slot;
     struct solver_tapes tape;
+    struct fast_tapes fast;
     struct minimiser pixel, latent;
     float *times;             /* [N]: the UNet's time of every picture, on its way to the device */
     float *scratch;           /* one picture or latent, whichever is larger */
@@ -88,7 +103,7 @@ struct run {
 };
 
 /* operator NULL: what unconditional sampling needs. */
-struct resample_solver *solver_create(struct model *model, const struct operator *forward_operator,
+struct resample_solver *solver_create(struct model *model, const struct operator* forward_operator,
                                       const int64_t image_shape[4],
                                       const struct resample_settings *settings, bool prepare,
                                       struct status *status);
@@ -100,7 +115,13 @@ static inline int64_t shape_elements(const int64_t shape[4])
 
 /* tapes.c */
 void solver_declare_state(struct resample_solver *solver);
-int solver_record(struct resample_solver *solver, struct status *status);
+/* What a tape cannot record, program_plan reports. */
+void solver_record(struct resample_solver *solver);
+
+/* Recorded with the operator's label; from slot to slot. */
+value solver_record_measurement(const struct resample_solver *solver, struct tape *tape,
+                                value image);
+struct tape *solver_record_copy(struct resample_solver *solver, const char *name, int from, int to);
 
 /* Writes a step's coefficients: those of table entry j, with the UNet at time t. */
 void solver_set_step(struct resample_solver *solver, int j, int t);
@@ -126,6 +147,18 @@ int run_draw(struct run *run);
 /* The chain's start, and one DDIM step with a draw where eta asks for one. */
 int run_start(struct run *run);
 int run_ddim(struct run *run, struct tape *tape, int j, int t);
+
+/* Tells the observer of a main step with the latent in this slot. */
+void run_tell(struct run *run, struct resample_step *step, int latent_slot);
+
+/* fast.c */
+void fast_declare_state(struct resample_solver *solver);
+void fast_record(struct resample_solver *solver);
+/* Deviation of the latent's noise at level i. */
+double fast_level(const struct resample_settings *settings, int i);
+/* State with which denoise and iteration may be timed. */
+void fast_prepare_timing(struct resample_solver *solver);
+int fast_run(struct run *run);
 
 /* optimise.c: fresh AdamW and stop state; the whole optimisation, with what it is called in
  * progress lines ("pixel", "latent" or "final"). */

@@ -117,6 +117,7 @@ int run_ddim(struct run *run, struct tape *tape, int j, int t)
     bool guided = tape == solver->tape.guided;
     run->result->unet_evaluations++;
     run->result->decoder_evaluations += guided;
+    run->result->decoder_vjps += guided;
     run_book(run, guided ? WORK_GUIDED : WORK_UNET, 1, since);
     return STATUS_OK;
 }

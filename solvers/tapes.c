@@ -79,7 +79,9 @@ void solver_declare_state(struct resample_solver *solver)
                                (const int64_t[4]){solver->latent_shape[0], 1, 1, 1});
     slot->ddim = vector_state(solver, "ddim coefficients", COEFFICIENTS);
     slot->check = program_state(solver->program, "check", TYPE_F32, scalar_shape);
-    if (solver->forward_operator)
+    if (solver->forward_operator && solver->settings.preset == PRESET_FAST)
+        fast_declare_state(solver);
+    else if (solver->forward_operator)
         declare_solve_state(solver);
 }
 
@@ -108,7 +110,7 @@ static void write_result(const struct resample_solver *solver, struct tape *tape
     write_state(tape, solver->slot.check, tape_l2_norm(tape, v));
 }
 
-static value record_measurement(const struct resample_solver *solver, struct tape *tape,
+value solver_record_measurement(const struct resample_solver *solver, struct tape *tape,
                                 value image)
 {
     tape_label(tape, "%s", solver->forward_operator->name);
@@ -124,7 +126,7 @@ static struct tape *record_draw(struct resample_solver *solver)
     return tape;
 }
 
-static struct tape *record_copy(struct resample_solver *solver, const char *name, int from, int to)
+struct tape *solver_record_copy(struct resample_solver *solver, const char *name, int from, int to)
 {
     struct tape *tape = program_tape(solver->program, name);
     write_state(tape, to, read_state(tape, from));
@@ -167,7 +169,7 @@ static struct tape *record_guided(struct resample_solver *solver)
     value x_next = record_step(solver, tape, NULL, &pseudo);
     tape_label(tape, "decoder");
     value image = decoder_record(tape, solver->model, pseudo, true);
-    value predicted = record_measurement(solver, tape, image);
+    value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "residual");
     value residual = tape_combine(tape, 1, read_state(tape, slot->measurement), -1, predicted);
     value norm = tape_l2_norm(tape, residual);
@@ -222,7 +224,7 @@ static struct tape *record_reachable(struct resample_solver *solver)
     value y = read_state(tape, solver->slot.measurement);
     value image = solver->forward_operator->kind->record_adjoint(solver->forward_operator,
                                                                  solver->bound, tape, y);
-    write_state(tape, solver->slot.measurement, record_measurement(solver, tape, image));
+    write_state(tape, solver->slot.measurement, solver_record_measurement(solver, tape, image));
     return tape;
 }
 
@@ -236,7 +238,7 @@ static value record_loss(struct resample_solver *solver, const struct minimiser 
         image = decoder_record(tape, solver->model, variable, true);
         write_state(tape, slot->image, image);
     }
-    value predicted = record_measurement(solver, tape, image);
+    value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "loss");
     value loss = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
     write_state(tape, slot->loss, loss);
@@ -297,8 +299,8 @@ static void record_minimiser(struct resample_solver *solver, struct minimiser *m
         record_official_body(solver, minimiser, minimiser->body);
     } else {
         record_paper_body(solver, minimiser, minimiser->body);
-        minimiser->take_best = record_copy(solver, latent ? "best latent" : "best image",
-                                           minimiser->best, minimiser->variable);
+        minimiser->take_best = solver_record_copy(solver, latent ? "best latent" : "best image",
+                                                  minimiser->best, minimiser->variable);
     }
     minimiser->loop = program_tape(solver->program, latent ? "latent loop" : "pixel loop");
     tape_while(minimiser->loop, minimiser->body, minimiser->limit);
@@ -311,37 +313,27 @@ static void record_solve(struct resample_solver *solver)
     solver->tape.resample = record_resample(solver);
     if (official)
         solver->tape.guided = record_guided(solver);
-    else if (solver->forward_operator->reachable_fraction < 1)
-        solver->tape.reachable = record_reachable(solver);
     record_minimiser(solver, &solver->pixel);
     record_minimiser(solver, &solver->latent);
 }
 
-static void collect_error(struct tape *tape, struct status *status)
-{
-    if (tape && !status_ok(tape_status(tape)))
-        status_set(status, tape_status(tape)->code, "%s", tape_status(tape)->message);
-}
-
-int solver_record(struct resample_solver *solver, struct status *status)
+void solver_record(struct resample_solver *solver)
 {
     struct solver_tapes *tape = &solver->tape;
     tape->draw = record_draw(solver);
-    tape->start = record_copy(solver, "start", solver->slot.noise, solver->slot.x);
-    tape->ddim = record_ddim(solver);
-    tape->take_x = record_copy(solver, "take x", solver->slot.x, solver->slot.estimate);
     tape->decode = record_decode(solver);
+    bool official = solver->settings.preset == PRESET_OFFICIAL;
+    if (solver->forward_operator && !official && solver->forward_operator->reachable_fraction < 1)
+        tape->reachable = record_reachable(solver);
+    if (solver->forward_operator && solver->settings.preset == PRESET_FAST) {
+        fast_record(solver);
+        return;
+    }
+    tape->start = solver_record_copy(solver, "start", solver->slot.noise, solver->slot.x);
+    tape->ddim = record_ddim(solver);
+    tape->take_x = solver_record_copy(solver, "take x", solver->slot.x, solver->slot.estimate);
     if (solver->forward_operator)
         record_solve(solver);
-
-    struct tape *all[] = {tape->draw,          tape->start,         tape->ddim,
-                          tape->take_x,        tape->decode,        tape->encode,
-                          tape->guided,        tape->resample,      tape->reachable,
-                          solver->pixel.body,  solver->pixel.loop,  solver->pixel.take_best,
-                          solver->latent.body, solver->latent.loop, solver->latent.take_best};
-    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
-        collect_error(all[i], status);
-    return status->code;
 }
 
 void solver_set_step(struct resample_solver *solver, int j, int t)

@@ -77,6 +77,15 @@ struct test_case {
 #define QUANTIZE(z, codes)                                                                         \
     {KERNEL_vector_quantize, {{0}}, {z, codes}, {OUT(2, 3, 5, 3), OUT_I32(2, 3, 5, 1)}, 1e-6, true}
 
+#define SEARCH_DIRECTION(energy, search)                                                           \
+    {KERNEL_search_direction, {{0}},                                                               \
+     {energy, IN(1, 3, 5, 3), IN(1, 3, 5, 3), IN(1, 3, 5, 3), search},                             \
+     {ON(2, 1, 3, 5, 3), ON(3, 1, 3, 5, 3), ON(4, 1, 1, 1, SEARCH_STATE)}, 1e-6, false}
+#define SEARCH_STEP(search)                                                                        \
+    {KERNEL_search_step, {{0}},                                                                    \
+     {IN(1, 3, 5, 3), IN(1, 3, 5, 3), IN(1, 3, 5, 3), FROM(0.5, 2, 1, 1, 1, 1), search},           \
+     {ON(0, 1, 3, 5, 3), ON(1, 1, 3, 5, 3), ON(4, 1, 1, 1, SEARCH_STATE)}, 1e-6, false}
+
 static const struct test_case cases[] = {
     GROUP_NORM(2, 3, 5, 5, 1, true),
     GROUP_NORM(1, 7, 9, 66, 33, true),
@@ -191,6 +200,12 @@ static const struct test_case cases[] = {
      1e-7, true},
     {KERNEL_keep_best, {{0}}, {IN(1, 1, 1, 1), IN(1, 3, 5, 3), FROM(0.5, 2, 1, 1, 1, 1),
      IN(1, 3, 5, 3)}, {ON(2, 1, 1, 1, 1), ON(3, 1, 3, 5, 3)}, 1e-7, true},
+    /* accepted: along a conjugate direction, and afresh; then a rise in energy */
+    SEARCH_DIRECTION(FROM(-2, -0.5, 1, 1, 1, 1), FROM(0, 0, 1, 1, 1, SEARCH_STATE)),
+    SEARCH_DIRECTION(FROM(-2, -0.5, 1, 1, 1, 1), FROM(0.5, 2, 1, 1, 1, SEARCH_STATE)),
+    SEARCH_DIRECTION(FROM(0.5, 2, 1, 1, 1, 1), FROM(0, 0, 1, 1, 1, SEARCH_STATE)),
+    SEARCH_STEP(FROM(0.5, 2, 1, 1, 1, SEARCH_STATE)),
+    SEARCH_STEP(FROM(0, 0, 1, 1, 1, SEARCH_STATE)),
 };
 /* clang-format on */
 enum { CASES = sizeof cases / sizeof *cases };
@@ -535,6 +550,60 @@ static void keep_best_by_hand(void **state)
     assert_true(best_loss == 2);
 }
 
+/* A parabola sum(h z^2)/2 - z: the gradient at z, its energy, and the curvature along d. */
+enum { PARABOLA = 4 };
+static const float parabola[PARABOLA] = {1, 3, 10, 0.5f};
+
+static void parabola_at(const float *z, float *energy, float *gradient)
+{
+    *energy = 0;
+    for (int i = 0; i < PARABOLA; i++) {
+        *energy += parabola[i] * z[i] * z[i] / 2 - z[i];
+        gradient[i] = parabola[i] * z[i] - 1;
+    }
+}
+
+/* Exact steps along conjugate directions end a parabola of four dimensions in four of them. */
+static void search_ends_a_parabola(void **state)
+{
+    (void)state;
+    float z[PARABOLA] = {3, -2, 1, 5}, base[PARABOLA], g[PARABOLA], previous[PARABOLA] = {0};
+    float d[PARABOLA] = {0}, energy, curvature, search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    const struct tensor scalar = {&energy, TYPE_F32, {1, 1, 1, 1}};
+    const struct tensor bend = {&curvature, TYPE_F32, {1, 1, 1, 1}};
+    const struct tensor s = {search, TYPE_F32, {1, 1, 1, SEARCH_STATE}};
+#define VECTOR(name) {name, TYPE_F32, {1, 1, 1, PARABOLA}}
+    const struct tensor direction[] = {scalar, VECTOR(g), VECTOR(previous), VECTOR(d), s};
+    const struct tensor step[] = {VECTOR(z), VECTOR(base), VECTOR(d), bend, s};
+    const struct tensor stepped[] = {VECTOR(z), VECTOR(base), s};
+#undef VECTOR
+    const struct kernel_call to_direction = {direction, direction + 2, NULL, NULL, 1, NULL};
+    const struct kernel_call to_step = {step, stepped, NULL, NULL, 1, NULL};
+    for (int iteration = 0; iteration < PARABOLA; iteration++) {
+        parabola_at(z, &energy, g);
+        kernels_cpu()->kernel[KERNEL_search_direction].run(&to_direction);
+        curvature = 0;
+        for (int i = 0; i < PARABOLA; i++)
+            curvature += parabola[i] * d[i] * d[i];
+        kernels_cpu()->kernel[KERNEL_search_step].run(&to_step);
+    }
+    for (int i = 0; i < PARABOLA; i++)
+        assert_true(fabsf(z[i] - 1 / parabola[i]) < 1e-4f);
+    assert_true(search[SEARCH_SHORTENED] == 0);
+
+    /* a point whose energy is higher than the base's, or not a number, is taken back */
+    float far = z[0] = base[0] + 100 * d[0];
+    const float energies[] = {energy + 1, NAN};
+    for (int i = 0; i < 2; i++) {
+        search[SEARCH_STEP] = 100;
+        energy = energies[i];
+        kernels_cpu()->kernel[KERNEL_search_direction].run(&to_direction);
+        kernels_cpu()->kernel[KERNEL_search_step].run(&to_step);
+        assert_true(search[SEARCH_SHORTENED] == (float)i + 1 && search[SEARCH_STEP] == 25);
+        assert_true(z[0] != far && z[0] == base[0] + 25 * d[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -549,6 +618,7 @@ int main(void)
         cmocka_unit_test(attention_with_large_scores),
         cmocka_unit_test(stop_rule_by_hand),
         cmocka_unit_test(keep_best_by_hand),
+        cmocka_unit_test(search_ends_a_parabola),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,17 @@ int choose_threads(const struct arguments *arguments)
     return online > 0 ? (int)online : 1;
 }
 
+enum resample_preset choose_preset(const struct arguments *arguments)
+{
+    if (arguments->preset != UNSET)
+        return (enum resample_preset)arguments->preset;
+    bool of_the_schedule = arguments->ddim_steps != UNSET || arguments->resample_every != UNSET ||
+                           arguments->pixel_iterations != UNSET ||
+                           arguments->latent_iterations != UNSET || !isnan(arguments->ddim_eta) ||
+                           !isnan(arguments->gamma) || arguments->noise;
+    return of_the_schedule ? PRESET_OFFICIAL : PRESET_FAST;
+}
+
 uint64_t choose_seed(const struct arguments *arguments)
 {
     return arguments->seed == UNSET ? 0 : (uint64_t)arguments->seed;

@@ -102,7 +102,7 @@ int solve_folder(struct session *session, const char *folder, struct status *sta
         name_directory(&problem, &list, i, folder, session->arguments->save_dir);
         if (solve_problem(session, &problem, list.count, i == 0, &outcome, status) == STATUS_OK)
             add_row(&summary, &problem, &outcome);
-        resample_result_free(&outcome.result);
+        outcome_free(&outcome);
         problem_close(&problem);
     }
     write_summary(&summary, session->arguments->save_dir, status);

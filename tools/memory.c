@@ -60,9 +60,7 @@ static int plan(const struct arguments *arguments, struct model *model, const st
                    model_size_multiple(model), status) ||
         operator_create(&operator, task, image, 0, status))
         goto done;
-    resample_defaults(&settings, arguments->preset == UNSET
-                                     ? PRESET_OFFICIAL
-                                     : (enum resample_preset)arguments->preset);
+    resample_defaults(&settings, choose_preset(arguments));
     settings.sigma = task_noise_sigma(task) >= 0 ? task_noise_sigma(task) : 0;
     settings.threads = 1;
     settings.kernels = kernels;

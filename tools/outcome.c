@@ -6,14 +6,39 @@
 
 #include <cjson/cJSON.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *in_directory(char path[static PATH_MAX], const struct problem *problem,
-                                const char *name)
+const char *problem_file(char path[static PATH_MAX], const struct problem *problem,
+                         const char *format, ...)
 {
+    char name[48];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(name, sizeof name, format, arguments);
+    va_end(arguments);
     snprintf(path, PATH_MAX, "%.*s/%s", PATH_MAX - 64, problem->directory, name);
     return path;
+}
+
+int outcome_write_image(const struct problem *problem, const char *name, const float *image,
+                        struct status *status)
+{
+    char path[PATH_MAX];
+    const int64_t shape[4] = {1, problem->channels, problem->height, problem->width};
+    if (npy_write(problem_file(path, problem, "%s.npy", name), image, 4, shape, status))
+        return status->code;
+    return png_write(problem_file(path, problem, "%s.png", name), image,
+                     problem->channels == 3 ? 3 : 1, problem->height, problem->width, NULL, status);
+}
+
+void outcome_free(struct outcome *outcome)
+{
+    resample_result_free(&outcome->result);
+    free(outcome->deviation);
+    free(outcome->sample_psnr);
+    *outcome = (struct outcome){0};
 }
 
 static struct score score_of(const struct problem *problem, const float *image)
@@ -42,16 +67,43 @@ static void label_score(struct panel *panel, struct score score)
              score.ssim);
 }
 
+/* |a - b| (b NULL: |a|) as a panel; the caller frees its values. */
+static void add_magnitude(struct panel *panel, const char *name, const float *a, const float *b,
+                          const struct problem *problem, struct status *status)
+{
+    size_t elements = (size_t)problem->channels * (size_t)problem->height * (size_t)problem->width;
+    float *values = status_calloc(status, elements, sizeof *values, "a picture");
+    panel->values = values;
+    if (!values)
+        return;
+    int scale =
+        picture_error(values, a, b, problem->channels, problem->height, problem->width, status);
+    snprintf(panel->label[0], sizeof panel->label[0], "%s x %d", name, scale);
+}
+
+static int write_deviation(const struct outcome *outcome, const struct problem *problem,
+                           struct status *status)
+{
+    char path[PATH_MAX];
+    const int64_t shape[4] = {1, problem->channels, problem->height, problem->width};
+    struct panel panel = {0};
+    if (!outcome->deviation || npy_write(problem_file(path, problem, "deviation.npy"),
+                                         outcome->deviation, 4, shape, status))
+        return status->code;
+    add_magnitude(&panel, "DEVIATION", outcome->deviation, NULL, problem, status);
+    if (panel.values)
+        png_write(problem_file(path, problem, "deviation.png"), panel.values,
+                  problem->channels == 3 ? 3 : 1, problem->height, problem->width, NULL, status);
+    free((void *)panel.values);
+    return status->code;
+}
+
 static int write_comparison(const struct outcome *outcome, const struct problem *problem,
                             struct status *status)
 {
     char path[PATH_MAX];
     struct panel panels[PANELS_MOST] = {0};
     int count = 0;
-    size_t elements = (size_t)problem->channels * (size_t)problem->height * (size_t)problem->width;
-    float *error = status_calloc(status, elements, sizeof *error, "the error picture");
-    if (!error)
-        return status->code;
     if (problem->truth.values) {
         panels[count].values = problem->truth.values;
         strcpy(panels[count].label[0], "TRUTH");
@@ -65,16 +117,20 @@ static int write_comparison(const struct outcome *outcome, const struct problem 
     }
     panels[count].values = outcome->result.image;
     strcpy(panels[count].label[0], "RECONSTRUCTION");
+    if (outcome->deviation)
+        snprintf(panels[count].label[0], sizeof panels->label[0], "MEAN OF %d", outcome->samples);
     label_score(&panels[count++], outcome->reconstruction);
-    if (problem->truth.values) {
-        int scale = picture_error(error, problem->truth.values, outcome->result.image,
-                                  problem->channels, problem->height, problem->width, status);
-        panels[count].values = error;
-        snprintf(panels[count++].label[0], sizeof panels->label[0], "ERROR x %d", scale);
-    }
-    picture_write(in_directory(path, problem, "comparison.png"), panels, count, problem->channels,
-                  problem->height, problem->width, status);
-    free(error);
+    int drawn = count;
+    if (outcome->deviation)
+        add_magnitude(&panels[count++], "DEVIATION", outcome->deviation, NULL, problem, status);
+    if (problem->truth.values)
+        add_magnitude(&panels[count++], "ERROR", problem->truth.values, outcome->result.image,
+                      problem, status);
+    if (status_ok(status))
+        picture_write(problem_file(path, problem, "comparison.png"), panels, count,
+                      problem->channels, problem->height, problem->width, status);
+    for (int i = drawn; i < count; i++)
+        free((void *)panels[i].values);
     return status->code;
 }
 
@@ -84,17 +140,17 @@ static int write_pictures(const struct outcome *outcome, const struct problem *p
     char path[PATH_MAX];
     const int64_t *y = problem->measurement.shape;
     int shown = problem->channels == 3 ? 3 : 1;
-    if (picture_measurement(in_directory(path, problem, "measurement.png"),
+    if (picture_measurement(problem_file(path, problem, "measurement.png"),
                             problem->measurement.values, (int)y[1], (int)y[2], (int)y[3], status))
         return status->code;
     if (problem->baseline &&
-        png_write(in_directory(path, problem, "baseline.png"), problem->baseline, shown,
+        png_write(problem_file(path, problem, "baseline.png"), problem->baseline, shown,
                   problem->height, problem->width, NULL, status))
         return status->code;
     if (!outcome->result.image)
         return STATUS_OK;
-    if (png_write(in_directory(path, problem, "recon.png"), outcome->result.image, shown,
-                  problem->height, problem->width, NULL, status))
+    if (outcome_write_image(problem, "recon", outcome->result.image, status) ||
+        write_deviation(outcome, problem, status))
         return status->code;
     return write_comparison(outcome, problem, status);
 }
@@ -104,17 +160,13 @@ static int write_arrays(const struct outcome *outcome, const struct problem *pro
 {
     char path[PATH_MAX];
     int factor = model_latent_factor(&session->model);
-    const int64_t image[4] = {1, problem->channels, problem->height, problem->width};
     const int64_t latent[4] = {1, session->model.config.autoencoder.embed_dim,
                                problem->height / factor, problem->width / factor};
-    if (npy_write(in_directory(path, problem, "measurement.npy"), problem->measurement.values, 4,
+    if (npy_write(problem_file(path, problem, "measurement.npy"), problem->measurement.values, 4,
                   problem->measurement.shape, status))
         return status->code;
-    if (outcome->result.latent && npy_write(in_directory(path, problem, "latent.npy"),
-                                            outcome->result.latent, 4, latent, status))
-        return status->code;
-    if (outcome->result.image)
-        npy_write(in_directory(path, problem, "recon.npy"), outcome->result.image, 4, image,
+    if (outcome->result.latent)
+        npy_write(problem_file(path, problem, "latent.npy"), outcome->result.latent, 4, latent,
                   status);
     return status->code;
 }
@@ -145,22 +197,42 @@ static void add_command(cJSON *object, const struct arguments *arguments)
         cJSON_AddItemToArray(words, cJSON_CreateString(arguments->words[i]));
 }
 
-static void add_settings(cJSON *object, const struct session *session)
+static void add_fast_settings(cJSON *json, const struct resample_settings *settings)
 {
-    const struct resample_settings *settings = &session->settings;
-    cJSON *json = cJSON_AddObjectToObject(object, "settings");
-    cJSON_AddStringToObject(json, "preset",
-                            settings->preset == PRESET_PAPER ? "paper" : "official");
+    cJSON_AddNumberToObject(json, "levels", settings->levels);
+    cJSON_AddNumberToObject(json, "iterations", settings->iterations);
+    cJSON_AddNumberToObject(json, "final_iterations", settings->final_iterations);
+    cJSON_AddNumberToObject(json, "sigma_max", settings->sigma_max);
+    cJSON_AddNumberToObject(json, "sigma_min", settings->sigma_min);
+}
+
+static void add_schedule_settings(cJSON *json, const struct resample_settings *settings)
+{
     cJSON_AddNumberToObject(json, "ddim_steps", settings->ddim_steps);
     cJSON_AddNumberToObject(json, "ddim_eta", settings->ddim_eta);
     cJSON_AddNumberToObject(json, "gamma", settings->gamma);
     cJSON_AddNumberToObject(json, "resample_every", settings->resample_every);
     cJSON_AddNumberToObject(json, "pixel_iterations", settings->pixel_iterations);
     cJSON_AddNumberToObject(json, "latent_iterations", settings->latent_iterations);
-    if (settings->sigma >= 0)
-        cJSON_AddNumberToObject(json, "sigma", settings->sigma);
+}
+
+static void add_settings(cJSON *object, const struct session *session,
+                         const struct problem *problem)
+{
+    const struct resample_settings *settings = &session->settings;
+    cJSON *json = cJSON_AddObjectToObject(object, "settings");
+    char preset[16];
+    options_choice("preset", settings->preset, preset);
+    cJSON_AddStringToObject(json, "preset", preset);
+    if (settings->preset == PRESET_FAST)
+        add_fast_settings(json, settings);
+    else
+        add_schedule_settings(json, settings);
+    if (problem->sigma >= 0)
+        cJSON_AddNumberToObject(json, "sigma", problem->sigma);
     else
         cJSON_AddNullToObject(json, "sigma");
+    cJSON_AddBoolToObject(json, "sigma_estimated", problem->sigma_estimated);
     add_text(json, "noise", session->arguments->noise);
     cJSON_AddNumberToObject(json, "threads", settings->threads);
     cJSON_AddStringToObject(json, "device", "cpu");
@@ -179,6 +251,9 @@ static void add_metrics(cJSON *object, const struct outcome *outcome, const stru
 {
     cJSON *metrics = cJSON_AddObjectToObject(object, "metrics");
     add_score(metrics, outcome->reconstruction);
+    if (outcome->sample_psnr)
+        cJSON_AddItemToObject(metrics, "sample_psnr_db",
+                              cJSON_CreateDoubleArray(outcome->sample_psnr, outcome->samples));
     if (!problem->baseline)
         return;
     cJSON *baseline = cJSON_AddObjectToObject(metrics, "baseline");
@@ -190,9 +265,14 @@ static void add_measures(cJSON *object, const struct resample_result *result)
 {
     cJSON *counts = cJSON_AddObjectToObject(object, "counts");
     cJSON_AddNumberToObject(counts, "decoder_evaluations", (double)result->decoder_evaluations);
+    cJSON_AddNumberToObject(counts, "decoder_vjps", (double)result->decoder_vjps);
+    cJSON_AddNumberToObject(counts, "decoder_jvps", (double)result->decoder_jvps);
+    cJSON_AddNumberToObject(counts, "encoder_evaluations", (double)result->encoder_evaluations);
     cJSON_AddNumberToObject(counts, "unet_evaluations", (double)result->unet_evaluations);
+    cJSON_AddNumberToObject(counts, "shortened_steps", (double)result->shortened);
     cJSON_AddNumberToObject(counts, "optimisations", (double)result->optimisations);
     cJSON_AddNumberToObject(counts, "iterations", (double)result->iterations);
+    cJSON_AddBoolToObject(object, "quantized", result->quantized);
     cJSON_AddNumberToObject(object, "seconds", result->seconds);
     cJSON_AddNumberToObject(object, "peak_rss_bytes", (double)peak_memory_bytes());
     cJSON_AddNumberToObject(object, "plan_bytes", (double)result->memory.total_bytes);
@@ -216,7 +296,8 @@ static int write_json(const struct outcome *outcome, const struct problem *probl
     add_text(json, "measurement", problem->measurement_path);
     cJSON_AddBoolToObject(json, "interrupted", outcome->interrupted);
     cJSON_AddNumberToObject(json, "seed", (double)problem->seed);
-    add_settings(json, session);
+    cJSON_AddNumberToObject(json, "samples", outcome->samples);
+    add_settings(json, session, problem);
     cJSON_AddStringToObject(json, "kernels", session->settings.kernels->name);
     cJSON_AddStringToObject(json, "operator", problem->operator.name);
     cJSON_AddItemToObject(json, "image_shape", new_shape(problem->operator.image_shape));
@@ -228,7 +309,7 @@ static int write_json(const struct outcome *outcome, const struct problem *probl
     cJSON_Delete(json);
     if (!text)
         return status_set(status, STATUS_FAILURE, "out of memory for result.json");
-    file_write(in_directory(path, problem, "result.json"), text, strlen(text), status);
+    file_write(problem_file(path, problem, "result.json"), text, strlen(text), status);
     free(text);
     return status->code;
 }
@@ -254,6 +335,10 @@ void trace_write(FILE *file, const struct resample_step *step)
     cJSON_AddNumberToObject(json, "norm", step->norm);
     cJSON_AddNumberToObject(json, "decoder_evaluations", (double)step->decoder_evaluations);
     cJSON_AddNumberToObject(json, "unet_evaluations", (double)step->unet_evaluations);
+    if (!isnan(step->level)) {
+        cJSON_AddNumberToObject(json, "level", step->level);
+        cJSON_AddNumberToObject(json, "shortened", (double)step->shortened);
+    }
     cJSON_AddNumberToObject(json, "seconds", step->seconds);
     char *line = cJSON_PrintUnformatted(json);
     cJSON_Delete(json);
@@ -310,7 +395,9 @@ void outcome_print(const struct outcome *outcome, const struct problem *problem,
     const struct resample_result *result = &outcome->result;
     char duration[32], peak[32], plan[32];
     if (problem->truth.values && result->image) {
-        printf("%-15s %6.2f dB PSNR  %.3f SSIM\n", "reconstruction",
+        for (int i = 0; outcome->sample_psnr && i < outcome->samples; i++)
+            printf("sample %-8d %6.2f dB PSNR\n", i, outcome->sample_psnr[i]);
+        printf("%-15s %6.2f dB PSNR  %.3f SSIM\n", outcome->deviation ? "mean" : "reconstruction",
                outcome->reconstruction.psnr_db, outcome->reconstruction.ssim);
         if (problem->baseline)
             printf("%-15s %6.2f dB PSNR  %.3f SSIM\n", problem->baseline_name,
@@ -320,8 +407,9 @@ void outcome_print(const struct outcome *outcome, const struct problem *problem,
            (long long)result->decoder_evaluations, (long long)result->unet_evaluations,
            duration_text(duration, result->seconds), bytes_text(peak, (double)peak_memory_bytes()),
            bytes_text(plan, (double)result->memory.total_bytes));
-    printf("%s/: %srecon.npy latent.npy measurement.npy measurement.png trace.jsonl result.json\n",
-           problem->directory, result->image ? "comparison.png recon.png " : "");
+    printf("%s/: %s%slatent.npy measurement.npy measurement.png trace.jsonl result.json\n",
+           problem->directory, result->image ? "comparison.png recon.png recon.npy " : "",
+           outcome->deviation ? "deviation.png sample_*.png " : "");
     if (!outcome->interrupted && !session->arguments->noise)
         print_next(problem, session->arguments);
 }

@@ -98,7 +98,7 @@ int picture_error(float *error, const float *a, const float *b, int channels, in
     for (size_t i = 0; i < plane; i++) {
         float sum = 0;
         for (int c = 0; c < channels; c++)
-            sum += fabsf(a[(size_t)c * plane + i] - b[(size_t)c * plane + i]);
+            sum += fabsf(a[(size_t)c * plane + i] - (b ? b[(size_t)c * plane + i] : 0));
         sorted[i] = error[i] = sum / (float)channels;
     }
     qsort(sorted, plane, sizeof *sorted, compare_floats);

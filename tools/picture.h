@@ -17,14 +17,14 @@ struct panel {
     char label[2][48];
 };
 
-enum { PANELS_MOST = 4 };
+enum { PANELS_MOST = 5 };
 
 /* All panels have the same shape. */
 int picture_write(const char *path, const struct panel *panels, int count, int channels, int height,
                   int width, struct status *status);
 
 /* |a - b| * scale as a picture, mean over channels repeated in each; the scale (1, 2, 5, 10, ...)
- * is the largest for which 99 % of the pixels stay within white. Returns the scale. */
+ * is the largest for which 99 % of the pixels stay within white. b NULL: |a|. Returns the scale. */
 int picture_error(float *error, const float *a, const float *b, int channels, int height, int width,
                   struct status *status);
 

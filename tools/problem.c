@@ -1,5 +1,7 @@
 #include "tools/solve.h"
 
+#include "operators/noise_level.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,6 +103,27 @@ static int make_baseline(struct problem *problem, struct status *status)
     return STATUS_OK;
 }
 
+/* The preset that needs a noise level gets the measurement's own where nobody gave one. */
+static int estimate_sigma(struct problem *problem, const struct session *session,
+                          struct status *status)
+{
+    problem->sigma = session->settings.sigma;
+    if (problem->sigma >= 0 || session->settings.preset != PRESET_FAST)
+        return status->code;
+    problem->sigma =
+        noise_level_estimate(problem->measurement.values, problem->measurement.shape, status);
+    problem->sigma_estimated = true;
+    if (!(problem->sigma >= 0))
+        return status_set(status, STATUS_BAD_INPUT,
+                          "the noise level is unknown and cannot be estimated from so small a "
+                          "measurement: give --sigma S");
+    fprintf(stderr,
+            "resample: note: the noise level is not given; estimated from the measurement: %.3g "
+            "(--sigma S sets it)\n",
+            problem->sigma);
+    return status->code;
+}
+
 int problem_open(struct problem *problem, const struct session *session, struct status *status)
 {
     if (problem->truth_path && problem_read_truth(problem, session, status))
@@ -112,7 +135,8 @@ int problem_open(struct problem *problem, const struct session *session, struct 
         return status->code;
     if (problem->measurement_path ? check_measurement(&problem->operator, & problem->measurement,
                                                       problem->measurement_path, status)
-                                  : make_measurement(problem, session, status))
+                                  : make_measurement(problem, session, status) ||
+                                        estimate_sigma(problem, session, status))
         return status->code;
     return make_baseline(problem, status);
 }

@@ -17,20 +17,27 @@ static void override_integer(int *setting, int64_t given)
         *setting = (int)given;
 }
 
+static void override_real(double *setting, double given)
+{
+    if (!isnan(given))
+        *setting = given;
+}
+
 static int settings_from(struct resample_settings *settings, const struct arguments *arguments,
                          struct status *status)
 {
-    resample_defaults(settings, arguments->preset == UNSET
-                                    ? PRESET_OFFICIAL
-                                    : (enum resample_preset)arguments->preset);
+    resample_defaults(settings, choose_preset(arguments));
+    override_integer(&settings->levels, arguments->levels);
+    override_integer(&settings->iterations, arguments->iterations);
+    override_integer(&settings->final_iterations, arguments->final_iterations);
+    override_real(&settings->sigma_max, arguments->sigma_max);
+    override_real(&settings->sigma_min, arguments->sigma_min);
     override_integer(&settings->ddim_steps, arguments->ddim_steps);
     override_integer(&settings->resample_every, arguments->resample_every);
     override_integer(&settings->pixel_iterations, arguments->pixel_iterations);
     override_integer(&settings->latent_iterations, arguments->latent_iterations);
-    if (!isnan(arguments->ddim_eta))
-        settings->ddim_eta = arguments->ddim_eta;
-    if (!isnan(arguments->gamma))
-        settings->gamma = arguments->gamma;
+    override_real(&settings->ddim_eta, arguments->ddim_eta);
+    override_real(&settings->gamma, arguments->gamma);
     if (arguments->memory_limit != UNSET)
         settings->memory_limit_bytes = (size_t)arguments->memory_limit;
     settings->seed = choose_seed(arguments);
@@ -154,8 +161,8 @@ static void on_progress(void *context, const struct resample_progress *state)
     progress_show(&((struct watch *)context)->progress, state);
 }
 
-static int print_estimate(struct resample_solver *solver, const struct session *session,
-                          int pictures, struct status *status)
+static int print_estimate(struct resample_solver *solver, const struct session *session, int runs,
+                          struct status *status)
 {
     double decoder_seconds, unet_seconds, total_seconds;
     char total[32], plan[32];
@@ -163,45 +170,55 @@ static int print_estimate(struct resample_solver *solver, const struct session *
     if (resample_estimate(solver, &decoder_seconds, &unet_seconds, &total_seconds, status))
         return status->code;
     resample_memory(solver, &memory);
-    bool official = session->settings.preset == PRESET_OFFICIAL;
+    const struct resample_settings *settings = &session->settings;
+    bool official = settings->preset == PRESET_OFFICIAL, fast = settings->preset == PRESET_FAST;
+    char preset[16];
+    options_choice("preset", settings->preset, preset);
     fprintf(stderr,
-            "resample: %s preset, %d steps, %s, %d threads; plan %s; one decoder pass %.2g s; at "
+            "resample: %s preset, %d %s, %s, %d threads; plan %s; one decoder pass %.2g s; at "
             "most %s%s\n",
-            official ? "official" : "paper", session->settings.ddim_steps,
-            session->settings.kernels->name, session->settings.threads,
+            preset, fast ? settings->levels : settings->ddim_steps, fast ? "levels" : "steps",
+            settings->kernels->name, settings->threads,
             bytes_text(plan, (double)memory.total_bytes), decoder_seconds,
-            duration_text(total, total_seconds * pictures), pictures > 1 ? " for all" : "");
+            duration_text(total, total_seconds * runs), runs > 1 ? " for all" : "");
     if (total_seconds > long_run_seconds)
-        fprintf(stderr,
-                "resample: to be faster: %sfewer --ddim_steps, or a lower "
-                "--latent-iterations\n",
-                official ? "--preset paper, " : "");
+        fprintf(stderr, "resample: to be faster: %s\n",
+                fast       ? "fewer --levels or --iterations"
+                : official ? "--preset fast (better pictures from a small part of the work), or "
+                             "fewer --ddim_steps"
+                           : "--preset fast, or fewer --ddim_steps");
     return STATUS_OK;
 }
 
-static void trace_path(char path[static PATH_MAX], const struct problem *problem, const char *end)
+int solve_once(struct resample_solver *solver, const struct problem *problem, FILE *trace,
+               struct resample_result *result, struct status *status)
 {
-    snprintf(path, PATH_MAX, "%.*s/trace.jsonl%s", PATH_MAX - 64, problem->directory, end);
-}
-
-/* Runs with a trace that is readable while it grows and takes its name when the run has ended. */
-static int run_traced(struct resample_solver *solver, const struct problem *problem,
-                      struct outcome *outcome, struct status *status)
-{
-    char growing[PATH_MAX], final[PATH_MAX];
-    trace_path(growing, problem, ".part");
-    trace_path(final, problem, "");
-    struct watch watch = {.trace = fopen(growing, "w")};
-    if (!watch.trace)
-        return status_set(status, STATUS_BAD_INPUT, "cannot write %s: %s", growing,
-                          strerror(errno));
+    struct watch watch = {.trace = trace};
     progress_start(&watch.progress);
     const struct resample_observer observer = {
         .context = &watch, .step = on_step, .progress = on_progress, .cancelled = interrupt_flag()};
-    resample_run(solver, problem->measurement.values, &observer, &outcome->result, status);
+    resample_run(solver, problem->measurement.values, &observer, result, status);
     progress_end(&watch.progress);
-    bool written = !ferror(watch.trace);
-    if (fclose(watch.trace) != 0 || !written || rename(growing, final) != 0)
+    return status->code;
+}
+
+/* Runs with a trace that is readable while it grows and takes its name when the run has ended. */
+static int run_traced(struct resample_solver *solver, const struct problem *problem, int samples,
+                      struct outcome *outcome, struct status *status)
+{
+    char growing[PATH_MAX], final[PATH_MAX];
+    problem_file(growing, problem, "trace.jsonl.part");
+    problem_file(final, problem, "trace.jsonl");
+    FILE *trace = fopen(growing, "w");
+    if (!trace)
+        return status_set(status, STATUS_BAD_INPUT, "cannot write %s: %s", growing,
+                          strerror(errno));
+    if (samples > 1)
+        solve_samples(solver, problem, samples, trace, outcome, status);
+    else
+        outcome->samples = solve_once(solver, problem, trace, &outcome->result, status) == STATUS_OK;
+    bool written = !ferror(trace);
+    if (fclose(trace) != 0 || !written || rename(growing, final) != 0)
         status_set(status, STATUS_FAILURE, "cannot write %s: %s", final, strerror(errno));
     return status->code;
 }
@@ -219,13 +236,18 @@ static void drop_blank_picture(struct resample_result *result, const struct prob
     result->image = NULL;
 }
 
+static int samples_of(const struct session *session)
+{
+    return session->arguments->samples == UNSET ? 1 : (int)session->arguments->samples;
+}
+
 /* Runs and writes. An interruption is an outcome like another, with its own exit status. */
 static int run_and_write(struct resample_solver *solver, const struct problem *problem,
                          const struct session *session, struct outcome *outcome,
                          struct status *status)
 {
     interrupt_defer(true);
-    run_traced(solver, problem, outcome, status);
+    run_traced(solver, problem, samples_of(session), outcome, status);
     outcome->interrupted = status->code == STATUS_INTERRUPTED;
     if (status_ok(status) || outcome->interrupted) {
         struct status writing = {0};
@@ -250,16 +272,17 @@ int solve_problem(struct session *session, struct problem *problem, int pictures
     if (problem_open(problem, session, status) || use_noise(session, problem, status) ||
         directory_make(problem->directory, &existing, status))
         return status->code;
-    session->settings.seed = problem->seed;
-    solver =
-        resample_create(&session->model, &problem->operator, & session->settings, true, status);
+    struct resample_settings settings = session->settings;
+    settings.seed = problem->seed;
+    settings.sigma = problem->sigma;
+    solver = resample_create(&session->model, &problem->operator, & settings, true, status);
     if (!solver || check_draws(session, solver, status)) {
         directory_undo(problem->directory, existing);
         goto done;
     }
     if (first)
         print_notes(session);
-    if (first && print_estimate(solver, session, pictures, status))
+    if (first && print_estimate(solver, session, pictures * samples_of(session), status))
         goto done;
     run_and_write(solver, problem, session, outcome, status);
 done:
@@ -277,7 +300,7 @@ static int solve_single(struct session *session, const char *truth_path, struct 
     solve_problem(session, &problem, 1, true, &outcome, status);
     if (status_ok(status))
         outcome_print(&outcome, &problem, session);
-    resample_result_free(&outcome.result);
+    outcome_free(&outcome);
     problem_close(&problem);
     return status->code;
 }

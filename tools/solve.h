@@ -1,5 +1,6 @@
-/* `resample solve` in four parts: what is to be solved (problem.c), the run (solve.c), what is
- * written about it (outcome.c), and the same for every picture of a folder (folder.c). */
+/* `resample solve` in parts: what is to be solved (problem.c), the run (solve.c), the same with
+ * several seeds (samples.c), what is written about it (outcome.c), and all of it for every picture
+ * of a folder (folder.c). */
 #ifndef TOOLS_SOLVE_H
 #define TOOLS_SOLVE_H
 
@@ -23,6 +24,8 @@ struct problem {
     const char *truth_path, *measurement_path; /* either may be NULL */
     char directory[PATH_MAX];
     uint64_t seed;
+    double sigma; /* noise level of the measurement; negative: unknown */
+    bool sigma_estimated;
     int channels, height, width;
     struct array truth, measurement; /* values NULL: absent */
     struct operator operator;
@@ -35,9 +38,13 @@ struct score {
 };
 
 struct outcome {
-    struct resample_result result;
+    struct resample_result result; /* with --samples: the mean picture, the first latent, all counts */
     struct score reconstruction, baseline;
     bool interrupted;
+    /* --samples beyond 1 */
+    int samples;         /* done */
+    float *deviation;    /* [C,H,W]: of the samples, pixel by pixel */
+    double *sample_psnr; /* [samples]; NaN without a truth */
 };
 
 /* Reads and checks truth and measurement (made here from the truth when there is none), the size,
@@ -54,10 +61,24 @@ int solve_problem(struct session *session, struct problem *problem, int pictures
                   struct outcome *outcome, struct status *status);
 int solve_folder(struct session *session, const char *folder, struct status *status);
 
+/* Runs the solver on the problem's measurement once, tracing into `trace` and telling of progress. */
+int solve_once(struct resample_solver *solver, const struct problem *problem, FILE *trace,
+               struct resample_result *result, struct status *status);
+/* The same with seeds seed, seed + 1, ...: writes each sample, leaves mean and deviation. */
+int solve_samples(struct resample_solver *solver, const struct problem *problem, int samples,
+                  FILE *trace, struct outcome *outcome, struct status *status);
+void outcome_free(struct outcome *outcome);
+
 void outcome_score(struct outcome *outcome, const struct problem *problem);
 /* Every file but the trace; recon.* only where something was decoded. */
 int outcome_write(const struct outcome *outcome, const struct problem *problem,
                   const struct session *session, struct status *status);
+/* A file's path in the problem's folder, printf-style. */
+const char *problem_file(char path[static PATH_MAX], const struct problem *problem,
+                         const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* A picture as [C,H,W] in an .npy and a .png of the problem's folder. */
+int outcome_write_image(const struct problem *problem, const char *name, const float *image,
+                        struct status *status);
 /* The summary on stdout. */
 void outcome_print(const struct outcome *outcome, const struct problem *problem,
                    const struct session *session);

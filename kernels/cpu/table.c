@@ -61,6 +61,8 @@ const struct kernels *ISA_NAME(kernels_table)(void)
                 PLAIN(stochastic_resample),
                 PLAIN(stop_rule),
                 PLAIN(keep_best),
+                PLAIN(search_direction),
+                PLAIN(search_step),
                 FAST_WORKSPACE(axis_filter),
                 FAST_WORKSPACE(tap_filter),
                 FAST_WORKSPACE(tap_filter_adjoint),

@@ -68,6 +68,8 @@ static const struct kernels table = {
             RUN(stochastic_resample),
             RUN(stop_rule),
             RUN(keep_best),
+            RUN(search_direction),
+            RUN(search_step),
             RUN(axis_filter),
             RUN(tap_filter),
             RUN_WORKSPACE(tap_filter_adjoint),

@@ -1,0 +1,380 @@
+/* The fast preset (algorithm.md section 12, docs/fast-preset.md). The latent walks down noise
+ * levels
+ *
+ *     zhat = E[z0 | z]                                             one UNet pass
+ *     z0   = argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 s^2)
+ *     z    = z0 + s_next * noise
+ *
+ * and the argmin is approached by nonlinear conjugate gradients: the gradient is one
+ * vector-Jacobian product of the decoder, and the step is exact for the decoder's linearisation,
+ * which takes one Jacobian-vector product. D does not quantise here, or the energy would have
+ * jumps. In the tapes the energy is multiplied by sigma_y^2. */
+#include "solvers/resample_internal.h"
+
+#include <math.h>
+
+/* Coefficients of a level, in the state `level`. */
+enum {
+    LEVEL_INPUT,  /* 1/sqrt(1 + S^2): from z to what the UNet was trained on */
+    LEVEL_NOISE,  /* S: zhat = z - S e */
+    LEVEL_PRIOR,  /* sigma_y^2 / s^2 */
+    LEVEL_NEXT,   /* s of the next level */
+    LEVEL_ENDLESS /* added to the stop rule's loss: does not stop early */
+};
+
+/* Spacing of the levels, as in Karras et al., "Elucidating the Design Space", eq. 5. */
+static const double level_exponent = 7;
+
+static value read_state(struct tape *tape, int slot)
+{
+    return tape_state(tape, slot);
+}
+
+static void write_state(struct tape *tape, int slot, value v)
+{
+    tape_assign(tape, tape_state(tape, slot), v);
+}
+
+static void write_result(const struct resample_solver *solver, struct tape *tape, int slot, value v)
+{
+    write_state(tape, slot, v);
+    write_state(tape, solver->slot.check, tape_l2_norm(tape, v));
+}
+
+/* ---- tapes ---- */
+
+/* x = estimate + s_next * noise */
+static struct tape *record_perturb(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "perturb");
+    value x = tape_combine_scaled(tape, read_state(tape, solver->slot.estimate),
+                                  read_state(tape, solver->slot.noise),
+                                  read_state(tape, solver->slot.level), LEVEL_NEXT, 1);
+    write_state(tape, solver->slot.x, x);
+    return tape;
+}
+
+/* prior = estimate = x - S * UNet(x / sqrt(1 + S^2)) */
+static struct tape *record_denoise(struct resample_solver *solver)
+{
+    const struct solver_slots *slot = &solver->slot;
+    struct tape *tape = program_tape(solver->program, "denoise");
+    value x = read_state(tape, slot->x), level = read_state(tape, slot->level);
+    value zero = tape_combine(tape, 0, x, 0, NO_VALUE);
+    value scaled = tape_combine_scaled(tape, zero, x, level, LEVEL_INPUT, 1);
+    tape_label(tape, "unet");
+    value e = unet_record(tape, solver->model, scaled, read_state(tape, slot->time));
+    tape_label(tape, "denoise");
+    value estimate = tape_combine_scaled(tape, x, e, level, LEVEL_NOISE, -1);
+    write_state(tape, slot->prior, estimate);
+    write_result(solver, tape, slot->estimate, estimate);
+    return tape;
+}
+
+/* One iteration of conjugate gradients: energy and gradient at z, direction, step. */
+static struct tape *record_iteration(struct resample_solver *solver)
+{
+    const struct solver_slots *slot = &solver->slot;
+    struct tape *tape = program_tape(solver->program, "iteration");
+    value z = read_state(tape, slot->estimate), level = read_state(tape, slot->level);
+    value search = read_state(tape, slot->search), d = read_state(tape, slot->direction);
+    tape_label(tape, "decoder");
+    value image = decoder_record(tape, solver->model, z, false);
+    value predicted = solver_record_measurement(solver, tape, image);
+    tape_label(tape, "energy");
+    value data = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
+    value prior = tape_mean_squared_error(tape, z, read_state(tape, slot->prior));
+    write_state(tape, slot->image, image);
+    write_state(tape, slot->loss, data);
+    write_state(tape, slot->check, data);
+    value endless =
+        tape_combine_scaled(tape, data, read_state(tape, slot->one), level, LEVEL_ENDLESS, 1);
+    tape_exit_if(tape, tape_stop_rule(tape, endless, NO_VALUE, read_state(tape, slot->iteration),
+                                      solver_threshold(solver), true));
+    double entries = (double)shape_elements(solver->forward_operator->measurement_shape);
+    double elements = (double)shape_elements(solver->latent_shape);
+    value energy = tape_combine_scaled(tape, tape_combine(tape, entries / 2, data, 0, NO_VALUE),
+                                       prior, level, LEVEL_PRIOR, elements / 2);
+    value gradient = tape_gradient(tape, energy, z);
+    tape_label(tape, "direction");
+    tape_search_direction(tape, energy, gradient, read_state(tape, slot->previous_gradient), d,
+                          search);
+    value change = tape_jvp(tape, predicted, z, d);
+    tape_label(tape, "step");
+    value curvature = tape_combine_scaled(tape, tape_dot(tape, change, change),
+                                          tape_dot(tape, d, d), level, LEVEL_PRIOR, 1);
+    tape_search_step(tape, z, read_state(tape, slot->previous), d, curvature, search);
+    return tape;
+}
+
+/* image = D(estimate) without the quantiser, and the residual of what `image` holds */
+static struct tape *record_decode_continuous(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "decode continuous");
+    tape_label(tape, "decoder");
+    value z = read_state(tape, solver->slot.estimate);
+    write_result(solver, tape, solver->slot.image, decoder_record(tape, solver->model, z, false));
+    return tape;
+}
+
+static struct tape *record_residual(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "residual");
+    value predicted = solver_record_measurement(solver, tape, read_state(tape, solver->slot.image));
+    value loss =
+        tape_mean_squared_error(tape, predicted, read_state(tape, solver->slot.measurement));
+    write_result(solver, tape, solver->slot.loss, loss);
+    return tape;
+}
+
+void fast_declare_state(struct resample_solver *solver)
+{
+    struct solver_slots *slot = &solver->slot;
+    struct program *program = solver->program;
+    const int64_t one[4] = {1, 1, 1, 1}, state[4] = {1, 1, 1, SEARCH_STATE};
+    slot->prior = program_state(program, "prior", TYPE_F32, solver->latent_shape);
+    slot->direction = program_state(program, "direction", TYPE_F32, solver->latent_shape);
+    slot->previous_gradient =
+        program_state(program, "previous gradient", TYPE_F32, solver->latent_shape);
+    slot->measurement = program_state(program, "measurement", TYPE_F32,
+                                      solver->forward_operator->measurement_shape);
+    slot->previous_image = program_state(program, "previous image", TYPE_F32, solver->image_shape);
+    slot->level = program_state(program, "level", TYPE_F32, state);
+    slot->search = program_state(program, "search", TYPE_F32, state);
+    slot->loss = program_state(program, "loss", TYPE_F32, one);
+    slot->iteration = program_state(program, "iteration", TYPE_I32, one);
+    slot->one = program_constant_real(program, "one", one, &(double){1});
+}
+
+void fast_record(struct resample_solver *solver)
+{
+    struct fast_tapes *fast = &solver->fast;
+    fast->perturb = record_perturb(solver);
+    fast->denoise = record_denoise(solver);
+    fast->iteration = record_iteration(solver);
+    fast->level = program_tape(solver->program, "level");
+    tape_while(fast->level, fast->iteration, solver->settings.iterations);
+    fast->last = program_tape(solver->program, "last");
+    tape_while(fast->last, fast->iteration, solver->settings.final_iterations);
+    fast->decode_continuous = record_decode_continuous(solver);
+    fast->residual = record_residual(solver);
+    fast->keep_image =
+        solver_record_copy(solver, "keep image", solver->slot.image, solver->slot.previous_image);
+    fast->take_image =
+        solver_record_copy(solver, "take image", solver->slot.previous_image, solver->slot.image);
+}
+
+/* ---- levels ---- */
+
+double fast_level(const struct resample_settings *settings, int i)
+{
+    if (settings->levels == 1)
+        return settings->sigma_max;
+    double first = pow(settings->sigma_max, 1 / level_exponent);
+    double last = pow(settings->sigma_min, 1 / level_exponent);
+    return pow(first + (last - first) * i / (settings->levels - 1), level_exponent);
+}
+
+/* The DDPM time whose noise level sqrt((1 - a)/a) is nearest to s, and that level. */
+static int time_of_level(const struct schedule *schedule, double s, double *noise)
+{
+    int best = 0;
+    *noise = INFINITY;
+    for (int t = 0; t < schedule->timesteps; t++) {
+        double a = schedule->alphas_cumprod[t], level = sqrt((1 - a) / a);
+        if (fabs(level - s) < fabs(*noise - s)) {
+            *noise = level;
+            best = t;
+        }
+    }
+    return best;
+}
+
+static double noise_variance(const struct resample_settings *settings)
+{
+    double sigma = settings->sigma > 0 ? settings->sigma : 1e-3;
+    return sigma * sigma;
+}
+
+/* Writes level i's coefficients and the UNet's time; i = levels: no prior, and an early stop. */
+static int set_level(struct resample_solver *solver, int i)
+{
+    const struct resample_settings *settings = &solver->settings;
+    float level[SEARCH_STATE] = {0};
+    int t = 0;
+    if (i < settings->levels) {
+        double s = fast_level(settings, i), noise;
+        t = time_of_level(&solver->schedule, s, &noise);
+        level[LEVEL_INPUT] = (float)(1 / sqrt(1 + noise * noise));
+        level[LEVEL_NOISE] = (float)noise;
+        level[LEVEL_PRIOR] = (float)(noise_variance(settings) / (s * s));
+        level[LEVEL_NEXT] = i + 1 < settings->levels ? (float)fast_level(settings, i + 1) : 0;
+        level[LEVEL_ENDLESS] = 1e30f;
+    }
+    program_write(solver->program, solver->slot.level, level);
+    for (int64_t n = 0; n < solver->latent_shape[0]; n++)
+        solver->times[n] = (float)t;
+    program_write(solver->program, solver->slot.time, solver->times);
+    return t;
+}
+
+void fast_prepare_timing(struct resample_solver *solver)
+{
+    float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    set_level(solver, 0);
+    program_write(solver->program, solver->slot.search, search);
+}
+
+/* ---- the run ---- */
+
+struct watch {
+    struct run *run;
+    const char *stage;
+    int64_t limit;
+    double since;
+};
+
+static bool after_iteration(void *context, const struct tape *body, int64_t iteration)
+{
+    (void)body;
+    struct watch *watch = context;
+    struct resample_solver *solver = watch->run->solver;
+    double now = clock_seconds();
+    run_book(watch->run, WORK_LATENT, 1, watch->since);
+    watch->since = now;
+    double loss = program_read_scalar(solver->program, solver->slot.loss);
+    run_report_progress(watch->run, watch->stage, iteration, watch->limit,
+                        sqrt(loss / solver->forward_operator->reachable_fraction));
+    return true;
+}
+
+/* Conjugate gradients on `estimate` from a fresh start. */
+static int fit(struct run *run, struct tape *loop, const char *stage, int64_t limit,
+               struct resample_step *step)
+{
+    struct resample_solver *solver = run->solver;
+    float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    program_write(solver->program, solver->slot.search, search);
+    program_zero(solver->program, solver->slot.iteration);
+    struct watch watch = {.run = run, .stage = stage, .limit = limit, .since = clock_seconds()};
+    struct program_hooks hooks = {.after_iteration = after_iteration,
+                                  .context = &watch,
+                                  .cancelled = run->observer ? run->observer->cancelled : NULL};
+    int code = limit > 0 ? program_run(solver->program, loop, &hooks, run->status) : STATUS_OK;
+    step->iterations = limit > 0 ? program_iterations(solver->fast.iteration) : 0;
+    step->loss = limit > 0 ? program_read_scalar(solver->program, solver->slot.loss) : NAN;
+    program_read(solver->program, solver->slot.search, search);
+    step->shortened = (int64_t)search[SEARCH_SHORTENED];
+    run->left[WORK_LATENT] -= limit - step->iterations;
+    run->result->optimisations++;
+    run->result->iterations += step->iterations;
+    run->result->shortened += step->shortened;
+    run->result->decoder_evaluations += step->iterations;
+    /* the iteration that finds the noise level reached stops before its products */
+    int64_t products = step->iterations - (step->iterations < limit);
+    run->result->decoder_vjps += products;
+    run->result->decoder_jvps += products;
+    if (code == STATUS_OK && limit > 0 && !isfinite(step->loss)) {
+        run_explain(run, solver->fast.iteration, solver->slot.estimate, solver->slot.previous);
+        status_prefix(run->status, "level %d, iteration %lld", solver->settings.levels - run->j,
+                      (long long)step->iterations);
+    }
+    return run->status->code;
+}
+
+static int denoise(struct run *run, int level)
+{
+    struct resample_solver *solver = run->solver;
+    double since = clock_seconds();
+    set_level(solver, level);
+    run->result->unet_evaluations++;
+    int code = run_tape(run, solver->fast.denoise, solver->slot.x, -1);
+    run_book(run, WORK_UNET, 1, since);
+    return code;
+}
+
+static int perturb(struct run *run)
+{
+    if (run_draw(run) != STATUS_OK)
+        return run->status->code;
+    return program_run(run->solver->program, run->solver->fast.perturb, NULL, run->status);
+}
+
+/* The start: noise of the highest level alone (estimate is zero). */
+static int start(struct run *run)
+{
+    struct resample_solver *solver = run->solver;
+    float level[SEARCH_STATE] = {[LEVEL_NEXT] = (float)fast_level(&solver->settings, 0)};
+    program_write(solver->program, solver->slot.level, level);
+    return perturb(run);
+}
+
+static int walk(struct run *run)
+{
+    struct resample_solver *solver = run->solver;
+    int levels = solver->settings.levels;
+    for (int i = 0; i < levels; i++) {
+        run->j = levels - 1 - i;
+        struct resample_step step = {
+            .j = run->j, .event = "level", .norm = NAN, .level = fast_level(&solver->settings, i)};
+        if (denoise(run, i) != STATUS_OK)
+            return run->status->code;
+        double noise;
+        step.t = time_of_level(&solver->schedule, step.level, &noise);
+        if (fit(run, solver->fast.level, "level", solver->settings.iterations, &step) != STATUS_OK)
+            return run->status->code;
+        run->steps_done++;
+        run_tell(run, &step, solver->slot.estimate);
+        if (i + 1 < levels && perturb(run) != STATUS_OK)
+            return run->status->code;
+    }
+    return STATUS_OK;
+}
+
+static int decode_and_measure(struct run *run, struct tape *decode, double *loss)
+{
+    struct resample_solver *solver = run->solver;
+    run->result->decoder_evaluations++;
+    if (run_tape(run, decode, solver->slot.estimate, -1) != STATUS_OK ||
+        run_tape(run, solver->fast.residual, solver->slot.image, -1) != STATUS_OK)
+        return run->status->code;
+    *loss = program_read_scalar(solver->program, solver->slot.loss);
+    return STATUS_OK;
+}
+
+/* Decodes both ways and keeps the picture that fits the measurement better. */
+static int decode_better(struct run *run, double *loss)
+{
+    struct resample_solver *solver = run->solver;
+    double quantized, continuous;
+    if (decode_and_measure(run, solver->tape.decode, &quantized) != STATUS_OK ||
+        program_run(solver->program, solver->fast.keep_image, NULL, run->status) != STATUS_OK ||
+        decode_and_measure(run, solver->fast.decode_continuous, &continuous) != STATUS_OK)
+        return run->status->code;
+    run->result->quantized = quantized < continuous;
+    *loss = fmin(quantized, continuous);
+    return run->result->quantized
+               ? program_run(solver->program, solver->fast.take_image, NULL, run->status)
+               : STATUS_OK;
+}
+
+static int finish(struct run *run)
+{
+    struct resample_solver *solver = run->solver;
+    struct resample_step step = {.j = -1, .event = "final", .norm = NAN, .level = 0};
+    run->j = -1;
+    set_level(solver, solver->settings.levels);
+    if (fit(run, solver->fast.last, "final", solver->settings.final_iterations, &step) !=
+            STATUS_OK ||
+        decode_better(run, &step.loss) != STATUS_OK)
+        return run->status->code;
+    run_tell(run, &step, solver->slot.estimate);
+    return STATUS_OK;
+}
+
+int fast_run(struct run *run)
+{
+    if (start(run) != STATUS_OK || walk(run) != STATUS_OK)
+        return run->status->code;
+    return finish(run);
+}
