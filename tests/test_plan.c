@@ -138,7 +138,8 @@ struct chain {
 };
 
 /* A chain whose gradient keeps every step: recomputation has something to save. With a tangent, the
- * chain is passed a third time, in the gradient's direction. */
+ * chain is passed a third time, in the gradient's direction: x has moved by then, and what read it
+ * must not be computed again. */
 static struct chain record_chain(bool with_tangent)
 {
     const int64_t shape[4] = {1, 16, 16, 4};
@@ -147,11 +148,12 @@ static struct chain record_chain(bool with_tangent)
     c.input = program_state(c.program, "x", TYPE_F32, shape);
     c.gradient = program_state(c.program, "gradient", TYPE_F32, shape);
     c.tangent = program_state(c.program, "tangent", TYPE_F32, shape);
-    value x = tape_state(c.tape, c.input), y = x;
+    value x = tape_state(c.tape, c.input), y = tape_combine(c.tape, 0.5, x, 0, NO_VALUE);
     for (int n = 0; n < CHAIN_STEPS; n++)
         y = tape_combine(c.tape, 1.5, tape_silu(c.tape, y), n % 3 ? 0 : 0.25, n % 3 ? NO_VALUE : x);
     value gradient = tape_gradient(c.tape, tape_l2_norm(c.tape, y), x);
     tape_assign(c.tape, tape_state(c.tape, c.gradient), gradient);
+    tape_assign(c.tape, x, tape_combine(c.tape, 1, x, -0.125, gradient));
     if (with_tangent)
         tape_assign(c.tape, tape_state(c.tape, c.tangent), tape_jvp(c.tape, y, x, gradient));
     assert_int_equal(tape_status(c.tape)->code, STATUS_OK);
