@@ -1,6 +1,6 @@
 /* The engine's side of the comparison with PyTorch (bench/compare.py): opens a model, then runs one
- * replay per line of standard input ("decoder", "encoder", "unet", "inner") and answers with its
- * milliseconds. "profile NAME" prints seconds per operation of three more replays to standard
+ * replay per line of standard input ("decoder", "encoder", "unet", "inner", "jvp") and answers with
+ * its milliseconds. "profile NAME" prints seconds per operation of three more replays to standard
  * error, "memory" answers with the process's peak resident bytes and the plan's bytes so far.
  *
  *     build/bench/engine CONFIG.yaml WEIGHTS.safetensors THREADS */
@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { JOB_COUNT = 4 };
+enum { JOB_COUNT = 5 };
 
 struct job {
     const char *name;
@@ -82,7 +82,8 @@ static void record_network(struct job *job, struct model *model, int slots[2], i
     tape_assign(tape, tape_state(tape, add_state(program, "y", s[1], s[2], s[3])), y);
 }
 
-/* quantise, decode, mean squared error, backward to z, AdamW */
+/* quantise, decode, mean squared error, backward to z; then AdamW, or the picture's change along
+ * the gradient and its size (an exact step length's needs) */
 static void record_inner(struct job *job, struct model *model, int slots[2], int *count)
 {
     const struct autoencoder_config *ae = &model->config.autoencoder;
@@ -97,11 +98,16 @@ static void record_inner(struct job *job, struct model *model, int slots[2], int
     value loss = tape_mean_squared_error(tape, image, tape_state(tape, slots[1]));
     value gradient = tape_gradient(tape, loss, z);
     const int64_t one[4] = {1, 1, 1, 1};
+    value kept = tape_state(tape, program_state(program, "loss", TYPE_F32, one));
+    tape_assign(tape, kept, loss);
+    if (strcmp(job->name, "jvp") == 0) {
+        value change = tape_jvp(tape, image, z, gradient);
+        tape_assign(tape, kept, tape_dot(tape, change, change));
+        return;
+    }
     value m = tape_state(tape, add_state(program, "m", latent, latent, ae->embed_dim));
     value v = tape_state(tape, add_state(program, "v", latent, latent, ae->embed_dim));
     value step = tape_state(tape, program_state(program, "step", TYPE_I32, one));
-    value kept = tape_state(tape, program_state(program, "loss", TYPE_F32, one));
-    tape_assign(tape, kept, loss);
     tape_adam_step(tape, z, gradient, m, v, step, 5e-3, 0.01);
 }
 
@@ -113,7 +119,7 @@ static int prepare(struct bench *bench, struct job *job, struct status *status)
     if (!job->program)
         return status_set(status, STATUS_FAILURE, "out of memory");
     job->tape = program_tape(job->program, job->name);
-    if (strcmp(job->name, "inner") == 0)
+    if (strcmp(job->name, "inner") == 0 || strcmp(job->name, "jvp") == 0)
         record_inner(job, &bench->model, slots, &count);
     else
         record_network(job, &bench->model, slots, &count);
@@ -177,8 +183,11 @@ static int answer(struct bench *bench, char *command, struct status *status)
 
 int main(int argc, char **argv)
 {
-    struct bench bench = {
-        .jobs = {{.name = "decoder"}, {.name = "encoder"}, {.name = "unet"}, {.name = "inner"}}};
+    struct bench bench = {.jobs = {{.name = "decoder"},
+                                   {.name = "encoder"},
+                                   {.name = "unet"},
+                                   {.name = "inner"},
+                                   {.name = "jvp"}}};
     struct status status = {0};
     char line[64];
     if (argc != 4) {

@@ -132,9 +132,10 @@ void node_tensors(const struct tape *tape, const struct node *node, unsigned cha
 /* Plans one tape into tape->plan; segments > 1 recomputes. */
 int plan_tape(struct tape *tape, int segments, struct status *status);
 void plan_release(struct plan *plan);
+/* Whether something comes before the first derivative. */
+bool can_recompute(const struct tape *tape);
 /* Replaces plan->nodes with a list in which every phase computes the forward segments that it needs
  * again, so that none stays for the next. Returns false without memory. */
-bool can_recompute(const struct tape *tape);
 bool plan_recompute(struct tape *tape, int segments, struct node **nodes, int *count);
 /* Offsets for blocks whose lifetimes overlap; returns the region's bytes. */
 size_t plan_offsets(struct block *blocks, int count);

@@ -158,6 +158,18 @@ static void gradients_accumulate(void **state)
     fixture_close(&f);
 }
 
+static void masks_have_no_gradient(void **state)
+{
+    (void)state;
+    struct fixture f;
+    fixture_open(&f, 1);
+    value x = input(&f, 1, 2, 3, 1), mask = input(&f, 1, 2, 3, 1);
+    value y = tape_multiply(f.tape, x, mask);
+    assert_int_equal(tape_vjp(f.tape, y, x, mask), NO_VALUE);
+    assert_non_null(strstr(tape_status(f.tape)->message, "multiply has no gradient"));
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -165,6 +177,7 @@ int main(void)
         cmocka_unit_test(gradients_match_central_differences),
         cmocka_unit_test(quantiser_is_straight_through),
         cmocka_unit_test(gradients_accumulate),
+        cmocka_unit_test(masks_have_no_gradient),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

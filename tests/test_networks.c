@@ -1,10 +1,12 @@
 /* The networks against PyTorch: outputs, vector-Jacobian products, code indices and activations of
  * the tiny model, of four further configurations and of ct-128, with every table of kernels that
- * this machine can run. The values come from tests/reference (and, for tiny, from the official
- * code's networks). */
+ * this machine can run; their Jacobian-vector products against the vector-Jacobian ones. The values
+ * come from tests/reference (and, for tiny, from the official code's networks). */
 #include "model/model.h"
 #include "tests/support/golden.h"
+#include "tests/support/random.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -80,6 +82,78 @@ static void expect_close(const struct backend *backend, const char *what, const 
                  difference, tolerance);
 }
 
+static double *read_slot(const struct program *program, int slot, int64_t *count)
+{
+    const int64_t *s = program_shape(program, slot);
+    *count = s[0] * s[1] * s[2] * s[3];
+    double *values = malloc((size_t)*count * sizeof *values);
+    assert_non_null(values);
+    program_read_f64(program, slot, values);
+    return values;
+}
+
+static void write_random(struct program *program, int slot)
+{
+    int64_t count;
+    uint64_t random = 17;
+    double *values = read_slot(program, slot, &count);
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)random_uniform(&random);
+    program_write_f64(program, slot, values);
+    free(values);
+}
+
+static double dot(const double *a, const double *b, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += a[i] * b[i];
+    return sum;
+}
+
+/* Slots of a network's derivatives: J^T cotangent = gradient, J direction = tangent. */
+struct derivative_slots {
+    int cotangent, gradient, direction, tangent;
+};
+
+static struct derivative_slots record_derivatives(struct program *program, struct tape *tape,
+                                                  value y, value x)
+{
+    int64_t input[4], output[4];
+    memcpy(input, tape_shape(tape, x), sizeof input);
+    memcpy(output, tape_shape(tape, y), sizeof output);
+    struct derivative_slots slots = {program_state(program, "cotangent", TYPE_F32, output),
+                                     program_state(program, "gradient", TYPE_F32, input),
+                                     program_state(program, "direction", TYPE_F32, input),
+                                     program_state(program, "tangent", TYPE_F32, output)};
+    value g = tape_vjp(tape, y, tape_state(tape, slots.cotangent), x);
+    tape_assign(tape, tape_state(tape, slots.gradient), g);
+    value dy = tape_jvp(tape, y, x, tape_state(tape, slots.direction));
+    tape_assign(tape, tape_state(tape, slots.tangent), dy);
+    return slots;
+}
+
+/* <cotangent, J direction> = <J^T cotangent, direction>, relative to the sizes that enter. */
+static void expect_adjoint(const struct backend *backend, const char *what,
+                           const struct program *program, const struct derivative_slots *slots)
+{
+    int64_t inputs, outputs;
+    double *u = read_slot(program, slots->cotangent, &outputs);
+    double *jv = read_slot(program, slots->tangent, &outputs);
+    double *v = read_slot(program, slots->direction, &inputs);
+    double *ju = read_slot(program, slots->gradient, &inputs);
+    double size = sqrt(dot(u, u, outputs) * dot(jv, jv, outputs));
+    double difference = fabs(dot(u, jv, outputs) - dot(ju, v, inputs)) / size;
+    double tolerance = backend->real == TYPE_F64 ? 1e-10 : 1e-4;
+    if (!(difference <= tolerance))
+        fail_msg("%s, %s kernels: <u,Jv> and <J'u,v> differ by %.2e (at most %.0e)", what,
+                 backend->name, difference, tolerance);
+    free(u);
+    free(jv);
+    free(v);
+    free(ju);
+}
+
 /* A golden case: paths (without .npy) under a folder. t: batch many, or NULL. */
 struct network_case {
     enum part part;
@@ -100,13 +174,9 @@ static void check_case(struct model *model, const struct backend *backend, const
     value x_value = tape_state(tape, x_slot);
     value result = record_part(tape, model, c->part, x_value, tape_state(tape, t_slot));
     tape_assign(tape, tape_state(tape, y_slot), result);
-    int cotangent_slot = -1, gradient_slot = -1;
-    if (c->cotangent) {
-        cotangent_slot = state_like_nchw(program, "cotangent", &y);
-        gradient_slot = state_like_nchw(program, "gradient", &x);
-        value g = tape_vjp(tape, result, tape_state(tape, cotangent_slot), x_value);
-        tape_assign(tape, tape_state(tape, gradient_slot), g);
-    }
+    struct derivative_slots derivatives = {0};
+    if (c->cotangent)
+        derivatives = record_derivatives(program, tape, result, x_value);
     must(tape_status(tape)->code, tape_status(tape));
     must(program_plan(program, 0, &status), &status);
     must(program_prepare(program, &status), &status);
@@ -115,7 +185,8 @@ static void check_case(struct model *model, const struct backend *backend, const
         program_write(program, t_slot, c->t);
     if (c->cotangent) {
         struct array cotangent = golden_read("%s/%s.npy", folder, c->cotangent);
-        program_write_nchw(program, cotangent_slot, cotangent.values);
+        program_write_nchw(program, derivatives.cotangent, cotangent.values);
+        write_random(program, derivatives.direction);
         array_free(&cotangent);
     }
     must(program_run_checked(program, tape, &status), &status);
@@ -127,9 +198,10 @@ static void check_case(struct model *model, const struct backend *backend, const
     expect_close(backend, what, got, &y, forward_tolerance);
     if (c->cotangent) {
         struct array gradient = golden_read("%s/%s.npy", folder, c->gradient);
-        program_read_nchw(program, gradient_slot, got);
+        program_read_nchw(program, derivatives.gradient, got);
         snprintf(what, sizeof what, "%s/%s", folder, c->gradient);
         expect_close(backend, what, got, &gradient, gradient_tolerance);
+        expect_adjoint(backend, what, program, &derivatives);
         array_free(&gradient);
     }
     free(got);
@@ -192,8 +264,8 @@ static void test_tiny_in_double(void **state)
     (void)state;
     struct backend backend = {"plain f64", kernels_plain_f64(), TYPE_F64};
     struct model model = open_tiny();
-    check_case(&model, &backend, tiny, &tiny_cases[2]);
-    check_case(&model, &backend, tiny, &tiny_cases[5]);
+    for (int i = 3; i < 7; i++) /* the UNet once, every part of the autoencoder */
+        check_case(&model, &backend, tiny, &tiny_cases[i]);
     model_close(&model);
 }
 

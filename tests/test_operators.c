@@ -15,6 +15,8 @@
 
 #include <cmocka.h>
 
+const struct kernels *kernels_table_wide(void);
+
 #define DATA           "tests/data/operators/"
 #define TASK(operator) "measurement:\n  operator: {" operator"}\n"
 
@@ -30,7 +32,7 @@ static double *numbers(int64_t count)
     return values;
 }
 
-static void make(struct operator *self, struct task **task, const char *text,
+static void make(struct operator* self, struct task **task, const char *text,
                  const int64_t image[4], uint64_t seed)
 {
     struct status status = {0};
@@ -39,12 +41,13 @@ static void make(struct operator *self, struct task **task, const char *text,
         fail_msg("%s", status.message);
 }
 
-/* One program that holds A(x), its VJP for the cotangent u, and the recorded adjoint of u. NHWC. */
+/* One program that holds A(x), its VJP for the cotangent u, its JVP for the tangent x, and the
+ * recorded adjoint of u. NHWC. */
 struct applied {
-    double *y, *vjp, *adjoint;
+    double *y, *vjp, *jvp, *adjoint;
 };
 
-static struct applied apply(const struct operator *self, const struct kernels *kernels,
+static struct applied apply(const struct operator* self, const struct kernels *kernels,
                             enum element_type real, const double *x, const double *u)
 {
     struct status status = {0};
@@ -54,12 +57,14 @@ static struct applied apply(const struct operator *self, const struct kernels *k
     int u_slot = program_state(program, "u", real, self->measurement_shape);
     int y_slot = program_state(program, "y", real, self->measurement_shape);
     int vjp_slot = program_state(program, "vjp", real, self->image_shape);
+    int jvp_slot = program_state(program, "jvp", real, self->measurement_shape);
     int adjoint_slot = program_state(program, "adjoint", real, self->image_shape);
     void *bound = self->kind->bind(self, program, &status);
     struct tape *tape = program_tape(program, self->name);
     value input = tape_state(tape, x_slot), cotangent = tape_state(tape, u_slot);
     value y = self->kind->record(self, bound, tape, input);
     tape_assign(tape, tape_state(tape, vjp_slot), tape_vjp(tape, y, cotangent, input));
+    tape_assign(tape, tape_state(tape, jvp_slot), tape_jvp(tape, y, input, input));
     tape_assign(tape, tape_state(tape, adjoint_slot),
                 self->kind->record_adjoint(self, bound, tape, cotangent));
     tape_assign(tape, tape_state(tape, y_slot), y);
@@ -71,11 +76,12 @@ static struct applied apply(const struct operator *self, const struct kernels *k
     program_write_f64(program, u_slot, u);
     if (program_run(program, tape, NULL, &status))
         fail_msg("%s", status.message);
-    struct applied result = {numbers(elements(self->measurement_shape)),
-                             numbers(elements(self->image_shape)),
-                             numbers(elements(self->image_shape))};
+    struct applied result = {
+        numbers(elements(self->measurement_shape)), numbers(elements(self->image_shape)),
+        numbers(elements(self->measurement_shape)), numbers(elements(self->image_shape))};
     program_read_f64(program, y_slot, result.y);
     program_read_f64(program, vjp_slot, result.vjp);
+    program_read_f64(program, jvp_slot, result.jvp);
     program_read_f64(program, adjoint_slot, result.adjoint);
     self->kind->unbind(bound);
     program_free(program);
@@ -86,6 +92,7 @@ static void applied_free(struct applied *applied)
 {
     free(applied->y);
     free(applied->vjp);
+    free(applied->jvp);
     free(applied->adjoint);
 }
 
@@ -244,9 +251,10 @@ static void check_dot(const char *text, const int64_t image[4], const struct ker
     double size = sqrt(dot(is.y, is.y, entries) * dot(u, u, entries));
     double vjp = fabs(left - dot(x, is.vjp, pixels)) / size;
     double adjoint = fabs(left - dot(x, is.adjoint, pixels)) / size;
-    if (!(vjp <= tolerance && adjoint <= tolerance))
-        fail_msg("%s on %s: <Ax,u> and <x,A'u> differ by %.3g, %.3g", text, kernels->name, vjp,
-                 adjoint);
+    double jvp = fabs(dot(is.jvp, u, entries) - dot(x, is.vjp, pixels)) / size;
+    if (!(vjp <= tolerance && adjoint <= tolerance && jvp <= tolerance))
+        fail_msg("%s on %s: <Ax,u> and <x,A'u> differ by %.3g, %.3g, tangent %.3g", text,
+                 kernels->name, vjp, adjoint, jvp);
     applied_free(&is);
     applied_free(&at_zero);
     free(x), free(zero), free(u);
@@ -259,6 +267,9 @@ static void transposes(void **state)
     (void)state;
     const int64_t images[][4] = {{1, 33, 27, 3}, {2, 20, 31, 1}, {1, 13, 13, 2}};
     const int cases = sizeof linear_cases / sizeof *linear_cases;
+    const struct kernels *tables[] = {kernels_plain_f32(), kernels_cpu_isa("scalar"),
+                                      kernels_cpu_isa("avx2"), kernels_cpu_isa("avx512"),
+                                      kernels_cpu_isa("avx2") ? kernels_table_wide() : NULL};
     for (int k = 0; operator_kinds()[k]; k++) {
         int found = 0;
         for (int i = 0; i < cases; i++) {
@@ -267,8 +278,9 @@ static void transposes(void **state)
             found++;
             for (int s = 0; s < 3; s++) {
                 check_dot(linear_cases[i].text, images[s], kernels_plain_f64(), TYPE_F64, 1e-10);
-                check_dot(linear_cases[i].text, images[s], kernels_plain_f32(), TYPE_F32, 1e-5);
-                check_dot(linear_cases[i].text, images[s], kernels_cpu(), TYPE_F32, 1e-5);
+                for (int t = 0; t < 5; t++)
+                    if (tables[t])
+                        check_dot(linear_cases[i].text, images[s], tables[t], TYPE_F32, 1e-5);
             }
         }
         if (!found)

@@ -46,7 +46,8 @@ static void check_no_overlap(const struct program *program, const struct tape *t
 enum { GRAPH_NODES = 60, GRAPH_CHANNELS = 5 };
 
 /* A random chain of elementwise operations on pictures of several sizes, with long-lived values,
- * and its gradient; returns the slot of the gradient. */
+ * its gradient and the change of the end in the gradient's direction; returns the slot of their
+ * sum. */
 static int record_random_graph(struct program *program, struct tape *tape, uint64_t seed,
                                int *input_slot)
 {
@@ -75,14 +76,15 @@ static int record_random_graph(struct program *program, struct tape *tape, uint6
             pool[n] = tape_combine(tape, -0.5, tape_silu(tape, a), 1, NO_VALUE);
         }
     }
-    value loss = tape_l2_norm(tape, tape_combine(tape, 1, pool[GRAPH_NODES], 1, pool[1]));
-    value gradient = tape_gradient(tape, loss, x);
-    int slot = program_state(program, "gradient", TYPE_F32, shape);
-    tape_assign(tape, tape_state(tape, slot), gradient);
+    value end = tape_combine(tape, 1, pool[GRAPH_NODES], 1, pool[1]);
+    value gradient = tape_gradient(tape, tape_l2_norm(tape, end), x);
+    value change = tape_jvp(tape, end, x, gradient);
+    int slot = program_state(program, "derivatives", TYPE_F32, shape);
+    tape_assign(tape, tape_state(tape, slot), tape_combine(tape, 1, gradient, 1, change));
     return slot;
 }
 
-/* Runs the seed's graph under a limit (0: none) and returns its gradient. */
+/* Runs the seed's graph under a limit (0: none) and returns its derivatives. */
 static float *run_random_graph(uint64_t seed, size_t limit, struct memory_report *report,
                                int64_t *count)
 {
@@ -127,35 +129,58 @@ static void random_graphs_do_not_overlap(void **state)
     }
 }
 
-/* A chain whose gradient keeps every step: recomputation has something to save. */
+enum { CHAIN_STEPS = 40, CHAIN_SIZE = 16 * 16 * 4 };
+
+struct chain {
+    struct program *program;
+    struct tape *tape;
+    int input, gradient, tangent; /* slots */
+};
+
+/* A chain whose gradient keeps every step: recomputation has something to save. With a tangent, the
+ * chain is passed a third time, in the gradient's direction: x has moved by then, and what read it
+ * must not be computed again. */
+static struct chain record_chain(bool with_tangent)
+{
+    const int64_t shape[4] = {1, 16, 16, 4};
+    struct chain c = {.program = program_create(kernels_plain_f32(), TYPE_F32, 1)};
+    c.tape = program_tape(c.program, "chain");
+    c.input = program_state(c.program, "x", TYPE_F32, shape);
+    c.gradient = program_state(c.program, "gradient", TYPE_F32, shape);
+    c.tangent = program_state(c.program, "tangent", TYPE_F32, shape);
+    value x = tape_state(c.tape, c.input), y = tape_combine(c.tape, 0.5, x, 0, NO_VALUE);
+    for (int n = 0; n < CHAIN_STEPS; n++)
+        y = tape_combine(c.tape, 1.5, tape_silu(c.tape, y), n % 3 ? 0 : 0.25, n % 3 ? NO_VALUE : x);
+    value gradient = tape_gradient(c.tape, tape_l2_norm(c.tape, y), x);
+    tape_assign(c.tape, tape_state(c.tape, c.gradient), gradient);
+    tape_assign(c.tape, x, tape_combine(c.tape, 1, x, -0.125, gradient));
+    if (with_tangent)
+        tape_assign(c.tape, tape_state(c.tape, c.tangent), tape_jvp(c.tape, y, x, gradient));
+    assert_int_equal(tape_status(c.tape)->code, STATUS_OK);
+    return c;
+}
+
+/* The gradient, then the tangent. */
 static float *run_chain(size_t limit, struct memory_report *report)
 {
-    enum { STEPS = 40, SIZE = 16 * 16 * 4 };
     struct status status = {0};
-    const int64_t shape[4] = {1, 16, 16, 4};
-    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
-    struct tape *tape = program_tape(program, "chain");
-    int input_slot = program_state(program, "x", TYPE_F32, shape);
-    int slot = program_state(program, "gradient", TYPE_F32, shape);
-    value x = tape_state(tape, input_slot), y = x;
-    for (int n = 0; n < STEPS; n++)
-        y = tape_combine(tape, 1.5, tape_silu(tape, y), n % 3 ? 0 : 0.25, n % 3 ? NO_VALUE : x);
-    tape_assign(tape, tape_state(tape, slot), tape_gradient(tape, tape_l2_norm(tape, y), x));
-    program_plan(program, limit, &status);
+    struct chain c = record_chain(true);
+    program_plan(c.program, limit, &status);
     if (!status_ok(&status))
         fail_msg("%s", status.message);
-    check_no_overlap(program, tape, 0);
-    program_memory(program, report);
-    program_prepare(program, &status);
-    float *values = malloc(SIZE * sizeof *values);
+    check_no_overlap(c.program, c.tape, 0);
+    program_memory(c.program, report);
+    program_prepare(c.program, &status);
+    float *values = malloc(2 * CHAIN_SIZE * sizeof *values);
     uint64_t random = 3;
-    for (int i = 0; i < SIZE; i++)
+    for (int i = 0; i < CHAIN_SIZE; i++)
         values[i] = (float)random_uniform(&random);
-    program_write(program, input_slot, values);
+    program_write(c.program, c.input, values);
     for (int replay = 0; replay < 2; replay++)
-        program_run(program, tape, NULL, &status);
-    program_read(program, slot, values);
-    program_free(program);
+        program_run(c.program, c.tape, NULL, &status);
+    program_read(c.program, c.gradient, values);
+    program_read(c.program, c.tangent, values + CHAIN_SIZE);
+    program_free(c.program);
     return values;
 }
 
@@ -168,9 +193,31 @@ static void a_limit_recomputes_the_same_bytes(void **state)
     float *limited = run_chain(limit, &tight_report);
     assert_true(tight_report.total_bytes <= limit);
     assert_true(tight_report.recomputed_nodes > 0);
-    assert_memory_equal(reference, limited, 16 * 16 * 4 * sizeof *reference);
+    assert_memory_equal(reference, limited, 2 * CHAIN_SIZE * sizeof *reference);
     free(reference);
     free(limited);
+}
+
+static size_t least_bytes(struct program *program)
+{
+    struct status status = {0};
+    assert_int_equal(program_plan(program, 1, &status), STATUS_BAD_INPUT);
+    assert_non_null(strstr(status.message, "the least that fits is "));
+    return strtoull(strstr(status.message, "fits is ") + 8, NULL, 10);
+}
+
+/* What was recomputed for the gradient does not wait for the tangent: it needs one value more, the
+ * gradient that it starts from. */
+static void a_tangent_recomputes_anew(void **state)
+{
+    (void)state;
+    struct chain without = record_chain(false), with = record_chain(true);
+    size_t gradient = least_bytes(without.program), both = least_bytes(with.program);
+    /* the slot of the tangent, unused, is in both */
+    if (both > gradient + 2 * CHAIN_SIZE * sizeof(float))
+        fail_msg("%zu bytes are needed with a tangent, %zu without", both, gradient);
+    program_free(without.program);
+    program_free(with.program);
 }
 
 static void random_graphs_recompute_the_same_bytes(void **state)
@@ -193,7 +240,8 @@ static void random_graphs_recompute_the_same_bytes(void **state)
             float *limited = run_random_graph(seed, limit, &tight, &count);
             assert_true(tight.total_bytes <= limit);
             if (memcmp(reference, limited, (size_t)count * sizeof *reference))
-                fail_msg("seed %llu: recomputation changed the gradient", (unsigned long long)seed);
+                fail_msg("seed %llu: recomputation changed the derivatives",
+                         (unsigned long long)seed);
             free(limited);
             fitted++;
         }
@@ -205,13 +253,10 @@ static void random_graphs_recompute_the_same_bytes(void **state)
 static void too_little_memory_names_the_least(void **state)
 {
     (void)state;
-    struct status status = {0};
     struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
     int input_slot;
     record_random_graph(program, program_tape(program, "graph"), 7, &input_slot);
-    assert_int_equal(program_plan(program, 1000, &status), STATUS_BAD_INPUT);
-    assert_non_null(strstr(status.message, "the least that fits is "));
-    size_t least = strtoull(strstr(status.message, "fits is ") + 8, NULL, 10);
+    size_t least = least_bytes(program);
     struct status again = {0};
     assert_int_equal(program_plan(program, least, &again), STATUS_OK);
     program_free(program);
@@ -302,6 +347,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_do_not_overlap),
         cmocka_unit_test(a_limit_recomputes_the_same_bytes),
+        cmocka_unit_test(a_tangent_recomputes_anew),
         cmocka_unit_test(random_graphs_recompute_the_same_bytes),
         cmocka_unit_test(too_little_memory_names_the_least),
         cmocka_unit_test(loops_exit_and_count),
