@@ -199,7 +199,8 @@ int resample_estimate(struct resample_solver *solver, double *decoder_seconds, d
     if (solver->settings.preset == PRESET_FAST) {
         fast_prepare_timing(solver);
         timed[WORK_UNET] = time_tape(solver, solver->fast.denoise, status);
-        timed[WORK_LATENT] = time_tape(solver, solver->fast.iteration, status);
+        timed[WORK_LATENT] = time_tape(solver, solver->fast.latent.iteration, status);
+        timed[WORK_PIXEL] = time_tape(solver, solver->fast.pixel.iteration, status);
     } else {
         solver_set_step(solver, solver->ddim.length - 1, solver->ddim.tau[solver->ddim.length - 1]);
         timed[WORK_UNET] = time_tape(solver, solver->tape.ddim, status);

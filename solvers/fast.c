@@ -12,13 +12,16 @@
 #include "solvers/resample_internal.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 /* Coefficients of a level, in the state `level`. */
 enum {
     LEVEL_INPUT,  /* 1/sqrt(1 + S^2): from z to what the UNet was trained on */
     LEVEL_NOISE,  /* S: zhat = z - S e */
     LEVEL_PRIOR,  /* sigma_y^2 / s^2 */
+    LEVEL_PIXEL_PRIOR, /* the same for pixels, whose deviation is another */
     LEVEL_NEXT,   /* s of the next level */
+    LEVEL_KEEP,
     LEVEL_ENDLESS /* added to the stop rule's loss: does not stop early */
 };
 
@@ -50,6 +53,9 @@ static struct tape *record_perturb(struct resample_solver *solver)
     value x = tape_combine_scaled(tape, read_state(tape, solver->slot.estimate),
                                   read_state(tape, solver->slot.noise),
                                   read_state(tape, solver->slot.level), LEVEL_NEXT, 1);
+    value old = tape_combine(tape, 1, read_state(tape, solver->slot.x), -1,
+                             read_state(tape, solver->slot.estimate));
+    x = tape_combine_scaled(tape, x, old, read_state(tape, solver->slot.level), LEVEL_KEEP, 1);
     write_state(tape, solver->slot.x, x);
     return tape;
 }
@@ -71,39 +77,71 @@ static struct tape *record_denoise(struct resample_solver *solver)
     return tape;
 }
 
-/* One iteration of conjugate gradients: energy and gradient at z, direction, step. */
-static struct tape *record_iteration(struct resample_solver *solver)
+/* Energy of what the measurement says and of the distance from the prior. */
+static value record_energy(struct resample_solver *solver, struct tape *tape, const struct fit *fit,
+                           value variable, value data)
+{
+    double entries = (double)shape_elements(solver->forward_operator->measurement_shape);
+    double elements = (double)shape_elements(tape_shape(tape, variable));
+    value prior = tape_mean_squared_error(tape, variable, read_state(tape, fit->prior));
+    return tape_combine_scaled(tape, tape_combine(tape, entries / 2, data, 0, NO_VALUE), prior,
+                               read_state(tape, solver->slot.level), fit->weight, elements / 2);
+}
+
+static void record_stop(struct resample_solver *solver, struct tape *tape, value data)
+{
+    value endless =
+        tape_combine_scaled(tape, data, read_state(tape, solver->slot.one),
+                            read_state(tape, solver->slot.level), LEVEL_ENDLESS, 1);
+    tape_exit_if(tape, tape_stop_rule(tape, endless, NO_VALUE,
+                                      read_state(tape, solver->slot.iteration),
+                                      solver_threshold(solver), true));
+}
+
+/* One iteration of conjugate gradients: energy and gradient, direction, step. */
+static void record_iteration(struct resample_solver *solver, struct fit *fit, const char *name)
 {
     const struct solver_slots *slot = &solver->slot;
-    struct tape *tape = program_tape(solver->program, "iteration");
-    value z = read_state(tape, slot->estimate), level = read_state(tape, slot->level);
-    value search = read_state(tape, slot->search), d = read_state(tape, slot->direction);
-    tape_label(tape, "decoder");
-    value image = decoder_record(tape, solver->model, z, false);
+    struct tape *tape = fit->iteration = program_tape(solver->program, name);
+    value variable = read_state(tape, fit->variable), d = read_state(tape, fit->direction);
+    value search = read_state(tape, slot->search), image = variable;
+    if (fit->variable == slot->estimate) {
+        tape_label(tape, "decoder");
+        image = decoder_record(tape, solver->model, variable, false);
+        write_state(tape, slot->image, image);
+    }
     value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "energy");
     value data = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
-    value prior = tape_mean_squared_error(tape, z, read_state(tape, slot->prior));
-    write_state(tape, slot->image, image);
     write_state(tape, slot->loss, data);
     write_state(tape, slot->check, data);
-    value endless =
-        tape_combine_scaled(tape, data, read_state(tape, slot->one), level, LEVEL_ENDLESS, 1);
-    tape_exit_if(tape, tape_stop_rule(tape, endless, NO_VALUE, read_state(tape, slot->iteration),
-                                      solver_threshold(solver), true));
-    double entries = (double)shape_elements(solver->forward_operator->measurement_shape);
-    double elements = (double)shape_elements(solver->latent_shape);
-    value energy = tape_combine_scaled(tape, tape_combine(tape, entries / 2, data, 0, NO_VALUE),
-                                       prior, level, LEVEL_PRIOR, elements / 2);
-    value gradient = tape_gradient(tape, energy, z);
+    record_stop(solver, tape, data);
+    value energy = record_energy(solver, tape, fit, variable, data);
+    value gradient = tape_gradient(tape, energy, variable);
     tape_label(tape, "direction");
-    tape_search_direction(tape, energy, gradient, read_state(tape, slot->previous_gradient), d,
+    tape_search_direction(tape, energy, gradient, read_state(tape, fit->previous_gradient), d,
                           search);
-    value change = tape_jvp(tape, predicted, z, d);
+    value change = tape_jvp(tape, predicted, variable, d);
     tape_label(tape, "step");
     value curvature = tape_combine_scaled(tape, tape_dot(tape, change, change),
-                                          tape_dot(tape, d, d), level, LEVEL_PRIOR, 1);
-    tape_search_step(tape, z, read_state(tape, slot->previous), d, curvature, search);
+                                          tape_dot(tape, d, d), read_state(tape, slot->level),
+                                          fit->weight, 1);
+    tape_search_step(tape, variable, read_state(tape, fit->base), d, curvature, search);
+}
+
+/* estimate = prior + E(image) - E(prior image): what the pixels learnt, without the autoencoder's
+ * own error. */
+static struct tape *record_encode_change(struct resample_solver *solver)
+{
+    const struct solver_slots *slot = &solver->slot;
+    struct tape *tape = program_tape(solver->program, "encode change");
+    tape_label(tape, "encoder");
+    value after = encoder_record(tape, solver->model, read_state(tape, slot->image));
+    value before =
+        encoder_record(tape, solver->model, read_state(tape, solver->fast.pixel.prior));
+    value change = tape_combine(tape, 1, after, -1, before);
+    write_result(solver, tape, slot->estimate,
+                 tape_combine(tape, 1, read_state(tape, slot->prior), 1, change));
     return tape;
 }
 
@@ -133,9 +171,6 @@ void fast_declare_state(struct resample_solver *solver)
     struct program *program = solver->program;
     const int64_t one[4] = {1, 1, 1, 1}, state[4] = {1, 1, 1, SEARCH_STATE};
     slot->prior = program_state(program, "prior", TYPE_F32, solver->latent_shape);
-    slot->direction = program_state(program, "direction", TYPE_F32, solver->latent_shape);
-    slot->previous_gradient =
-        program_state(program, "previous gradient", TYPE_F32, solver->latent_shape);
     slot->measurement = program_state(program, "measurement", TYPE_F32,
                                       solver->forward_operator->measurement_shape);
     slot->previous_image = program_state(program, "previous image", TYPE_F32, solver->image_shape);
@@ -144,6 +179,23 @@ void fast_declare_state(struct resample_solver *solver)
     slot->loss = program_state(program, "loss", TYPE_F32, one);
     slot->iteration = program_state(program, "iteration", TYPE_I32, one);
     slot->one = program_constant_real(program, "one", one, &(double){1});
+    solver->fast.latent = (struct fit){
+        .variable = slot->estimate,
+        .prior = slot->prior,
+        .base = slot->previous,
+        .direction = program_state(program, "direction", TYPE_F32, solver->latent_shape),
+        .previous_gradient = program_state(program, "gradient", TYPE_F32, solver->latent_shape),
+        .weight = LEVEL_PRIOR,
+    };
+    solver->fast.pixel = (struct fit){
+        .variable = slot->image,
+        .prior = program_state(program, "prior image", TYPE_F32, solver->image_shape),
+        .base = slot->previous_image,
+        .direction = program_state(program, "pixel direction", TYPE_F32, solver->image_shape),
+        .previous_gradient =
+            program_state(program, "pixel gradient", TYPE_F32, solver->image_shape),
+        .weight = LEVEL_PIXEL_PRIOR,
+    };
 }
 
 void fast_record(struct resample_solver *solver)
@@ -151,11 +203,17 @@ void fast_record(struct resample_solver *solver)
     struct fast_tapes *fast = &solver->fast;
     fast->perturb = record_perturb(solver);
     fast->denoise = record_denoise(solver);
-    fast->iteration = record_iteration(solver);
+    record_iteration(solver, &fast->pixel, "pixel iteration");
+    record_iteration(solver, &fast->latent, "iteration");
+    fast->encode_change = record_encode_change(solver);
+    fast->keep_prior =
+        solver_record_copy(solver, "keep prior", solver->slot.image, fast->pixel.prior);
+    fast->pixel_loop = program_tape(solver->program, "pixel loop");
+    tape_while(fast->pixel_loop, fast->pixel.iteration, solver->settings.pixel_fit_iterations);
     fast->level = program_tape(solver->program, "level");
-    tape_while(fast->level, fast->iteration, solver->settings.iterations);
+    tape_while(fast->level, fast->latent.iteration, solver->settings.iterations);
     fast->last = program_tape(solver->program, "last");
-    tape_while(fast->last, fast->iteration, solver->settings.final_iterations);
+    tape_while(fast->last, fast->latent.iteration, solver->settings.final_iterations);
     fast->decode_continuous = record_decode_continuous(solver);
     fast->residual = record_residual(solver);
     fast->keep_image =
@@ -207,9 +265,18 @@ static int set_level(struct resample_solver *solver, int i)
         t = time_of_level(&solver->schedule, s, &noise);
         level[LEVEL_INPUT] = (float)(1 / sqrt(1 + noise * noise));
         level[LEVEL_NOISE] = (float)noise;
-        level[LEVEL_PRIOR] = (float)(noise_variance(settings) / (s * s));
+        double variance = s * s;
+        if (getenv("FSAT"))
+            variance = s * s / (1 + s * s / atof(getenv("FSAT")));
+        if (getenv("FG"))
+            variance *= atof(getenv("FG"));
+        level[LEVEL_PRIOR] = (float)(noise_variance(settings) / variance);
+        level[LEVEL_PIXEL_PRIOR] = level[LEVEL_PRIOR] / (float)settings->pixel_gain;
         level[LEVEL_NEXT] = i + 1 < settings->levels ? (float)fast_level(settings, i + 1) : 0;
-        level[LEVEL_ENDLESS] = 1e30f;
+        double eta = getenv("FETA") ? atof(getenv("FETA")) : 1;
+        level[LEVEL_KEEP] = (float)(level[LEVEL_NEXT] / s * sqrt(1 - eta * eta));
+        level[LEVEL_NEXT] *= (float)eta;
+        level[LEVEL_ENDLESS] = getenv("FSTOP") ? 0 : 1e30f;
     }
     program_write(solver->program, solver->slot.level, level);
     for (int64_t n = 0; n < solver->latent_shape[0]; n++)
@@ -230,6 +297,7 @@ void fast_prepare_timing(struct resample_solver *solver)
 struct watch {
     struct run *run;
     const char *stage;
+    enum work work;
     int64_t limit;
     double since;
 };
@@ -240,7 +308,7 @@ static bool after_iteration(void *context, const struct tape *body, int64_t iter
     struct watch *watch = context;
     struct resample_solver *solver = watch->run->solver;
     double now = clock_seconds();
-    run_book(watch->run, WORK_LATENT, 1, watch->since);
+    run_book(watch->run, watch->work, 1, watch->since);
     watch->since = now;
     double loss = program_read_scalar(solver->program, solver->slot.loss);
     run_report_progress(watch->run, watch->stage, iteration, watch->limit,
@@ -248,38 +316,68 @@ static bool after_iteration(void *context, const struct tape *body, int64_t iter
     return true;
 }
 
-/* Conjugate gradients on `estimate` from a fresh start. */
-static int fit(struct run *run, struct tape *loop, const char *stage, int64_t limit,
-               struct resample_step *step)
+/* The iteration that finds the noise level reached stops before its products. */
+static void count_passes(struct run *run, const struct resample_step *step, int64_t limit)
+{
+    int64_t products = step->iterations - (step->iterations < limit);
+    run->result->decoder_evaluations += step->iterations;
+    run->result->decoder_vjps += products;
+    run->result->decoder_jvps += products;
+}
+
+/* Conjugate gradients from a fresh start. */
+static int run_fit(struct run *run, const struct fit *fit, struct tape *loop, const char *stage,
+                   int64_t limit, struct resample_step *step)
 {
     struct resample_solver *solver = run->solver;
+    bool latent = fit->variable == solver->slot.estimate;
     float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    if (limit == 0)
+        return run->status->code;
     program_write(solver->program, solver->slot.search, search);
     program_zero(solver->program, solver->slot.iteration);
-    struct watch watch = {.run = run, .stage = stage, .limit = limit, .since = clock_seconds()};
+    struct watch watch = {.run = run,
+                          .stage = stage,
+                          .work = latent ? WORK_LATENT : WORK_PIXEL,
+                          .limit = limit,
+                          .since = clock_seconds()};
     struct program_hooks hooks = {.after_iteration = after_iteration,
                                   .context = &watch,
                                   .cancelled = run->observer ? run->observer->cancelled : NULL};
-    int code = limit > 0 ? program_run(solver->program, loop, &hooks, run->status) : STATUS_OK;
-    step->iterations = limit > 0 ? program_iterations(solver->fast.iteration) : 0;
-    step->loss = limit > 0 ? program_read_scalar(solver->program, solver->slot.loss) : NAN;
+    int code = program_run(solver->program, loop, &hooks, run->status);
+    step->iterations = program_iterations(fit->iteration);
+    step->loss = program_read_scalar(solver->program, solver->slot.loss);
     program_read(solver->program, solver->slot.search, search);
     step->shortened = (int64_t)search[SEARCH_SHORTENED];
-    run->left[WORK_LATENT] -= limit - step->iterations;
+    run->left[watch.work] -= limit - step->iterations;
     run->result->optimisations++;
     run->result->iterations += step->iterations;
     run->result->shortened += step->shortened;
-    run->result->decoder_evaluations += step->iterations;
-    /* the iteration that finds the noise level reached stops before its products */
-    int64_t products = step->iterations - (step->iterations < limit);
-    run->result->decoder_vjps += products;
-    run->result->decoder_jvps += products;
-    if (code == STATUS_OK && limit > 0 && !isfinite(step->loss)) {
-        run_explain(run, solver->fast.iteration, solver->slot.estimate, solver->slot.previous);
-        status_prefix(run->status, "level %d, iteration %lld", solver->settings.levels - run->j,
-                      (long long)step->iterations);
+    if (latent)
+        count_passes(run, step, limit);
+    if (code == STATUS_OK && !isfinite(step->loss)) {
+        run_explain(run, fit->iteration, fit->variable, fit->base);
+        status_prefix(run->status, "level %d, %s iteration %lld", solver->settings.levels - run->j,
+                      stage, (long long)step->iterations);
     }
     return run->status->code;
+}
+
+/* estimate = prior moved to where the measurement has its pixels. */
+static int fit_pixels(struct run *run, struct resample_step *step)
+{
+    struct resample_solver *solver = run->solver;
+    double since = clock_seconds();
+    run->result->decoder_evaluations++;
+    if (run_tape(run, solver->fast.decode_continuous, solver->slot.estimate, -1) != STATUS_OK ||
+        program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
+        run_fit(run, &solver->fast.pixel, solver->fast.pixel_loop, "pixel",
+                solver->settings.pixel_fit_iterations, step) != STATUS_OK)
+        return run->status->code;
+    run->result->encoder_evaluations += 2;
+    int code = run_tape(run, solver->fast.encode_change, solver->slot.prior, -1);
+    run_book(run, WORK_LATENT, 1, since);
+    return code;
 }
 
 static int denoise(struct run *run, int level)
@@ -309,6 +407,18 @@ static int start(struct run *run)
     return perturb(run);
 }
 
+static int fit_level(struct run *run, int i, struct resample_step *step)
+{
+    struct resample_solver *solver = run->solver;
+    const struct resample_settings *settings = &solver->settings;
+    if (i < settings->pixel_levels && fit_pixels(run, step) != STATUS_OK)
+        return run->status->code;
+    if (i < settings->levels - settings->latent_levels)
+        return STATUS_OK;
+    return run_fit(run, &solver->fast.latent, solver->fast.level, "level", settings->iterations,
+                   step);
+}
+
 static int walk(struct run *run)
 {
     struct resample_solver *solver = run->solver;
@@ -321,7 +431,7 @@ static int walk(struct run *run)
             return run->status->code;
         double noise;
         step.t = time_of_level(&solver->schedule, step.level, &noise);
-        if (fit(run, solver->fast.level, "level", solver->settings.iterations, &step) != STATUS_OK)
+        if (fit_level(run, i, &step) != STATUS_OK)
             return run->status->code;
         run->steps_done++;
         run_tell(run, &step, solver->slot.estimate);
@@ -364,8 +474,8 @@ static int finish(struct run *run)
     struct resample_step step = {.j = -1, .event = "final", .norm = NAN, .level = 0};
     run->j = -1;
     set_level(solver, solver->settings.levels);
-    if (fit(run, solver->fast.last, "final", solver->settings.final_iterations, &step) !=
-            STATUS_OK ||
+    if (run_fit(run, &solver->fast.latent, solver->fast.last, "final",
+                solver->settings.final_iterations, &step) != STATUS_OK ||
         decode_better(run, &step.loss) != STATUS_OK)
         return run->status->code;
     run_tell(run, &step, solver->slot.estimate);

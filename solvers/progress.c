@@ -21,8 +21,10 @@ void run_count_work(struct run *run)
     bool official = settings->preset == PRESET_OFFICIAL;
     if (settings->preset == PRESET_FAST) {
         run->left[WORK_UNET] = settings->levels;
-        run->left[WORK_LATENT] =
-            (int64_t)settings->levels * settings->iterations + settings->final_iterations + 1;
+        run->left[WORK_PIXEL] = (int64_t)settings->pixel_levels * settings->pixel_fit_iterations;
+        run->left[WORK_LATENT] = settings->pixel_levels +
+                                 (int64_t)settings->latent_levels * settings->iterations +
+                                 settings->final_iterations + 1;
         return;
     }
     for (int j = solver->ddim.length - 1; j >= 0; j--) {

@@ -23,6 +23,9 @@ struct resample_settings {
     int levels;                  /* fast: noise levels of the latent */
     int iterations;              /* fast: of conjugate gradients at each level */
     int final_iterations;        /* fast: at most, without the prior */
+    int pixel_fit_iterations;    /* fast: over pixels, before those over latents */
+    int pixel_levels, latent_levels; /* fast: the first ones fit pixels, the last ones latents */
+    double pixel_gain;           /* fast: variance of pixels over that of latents */
     double sigma_max, sigma_min; /* fast: highest and lowest level */
     double sigma;                /* noise level of y; negative: unknown (only official can do so) */
     uint64_t seed;

@@ -28,7 +28,7 @@ struct solver_slots {
     /* fast */
     int prior;                                /* the denoised latent around which a level fits */
     int level;                                /* coefficients */
-    int direction, previous_gradient, search; /* of conjugate gradients */
+    int search;    /* of conjugate gradients */
     int one;
 };
 
@@ -54,10 +54,21 @@ struct solver_tapes {
     struct tape *reachable; /* measurement = A A^T measurement (masks only), or NULL */
 };
 
+/* A fit to the measurement near a prior, over latents or over pixels: slots, and the coefficient that
+ * weighs the prior. */
+struct fit {
+    int variable, prior, base, direction, previous_gradient;
+    int weight;
+    struct tape *iteration;
+};
+
 struct fast_tapes {
+    struct fit latent, pixel;
     struct tape *perturb;                  /* x = estimate + noise */
     struct tape *denoise;                  /* estimate = prior = E[z0 | x] */
-    struct tape *iteration, *level, *last; /* conjugate gradients: body, loop, final loop */
+    struct tape *pixel_loop, *level, *last; /* conjugate gradients */
+    struct tape *keep_prior;                /* of the pixels: image */
+    struct tape *encode_change;             /* estimate = prior + what the pixels learnt */
     struct tape *decode_continuous;        /* image = D(estimate) without the quantiser */
     struct tape *residual;                 /* loss of image */
     struct tape *keep_image, *take_image;  /* to and from previous_image */

@@ -30,6 +30,10 @@ static int settings_from(struct resample_settings *settings, const struct argume
     override_integer(&settings->levels, arguments->levels);
     override_integer(&settings->iterations, arguments->iterations);
     override_integer(&settings->final_iterations, arguments->final_iterations);
+    override_integer(&settings->pixel_levels, arguments->pixel_levels);
+    override_integer(&settings->latent_levels, arguments->latent_levels);
+    override_integer(&settings->pixel_fit_iterations, arguments->pixel_fit_iterations);
+    override_real(&settings->pixel_gain, arguments->pixel_gain);
     override_real(&settings->sigma_max, arguments->sigma_max);
     override_real(&settings->sigma_min, arguments->sigma_min);
     override_integer(&settings->ddim_steps, arguments->ddim_steps);
