@@ -35,9 +35,11 @@ LIBRARY := $(LIBRARY_OBJECTS) $(CPU_OBJECTS) $(PLAIN_OBJECTS)
 
 # The SIMT emulator (tests/simt) builds .cu files with the host's C++ compiler. Instead of libtsan, its own
 # functions stand behind -fsanitize=thread; under ASan the kernels run without being watched. Variables
-# stay whole (no scalar replacement), so that a float4 is one access as on a card.
+# stay whole (no scalar replacement), so that a float4 is one access as on a card, and no load moves
+# out of its branch or is duplicated into two.
 CXXFLAGS += -std=c++17 $(WARNINGS) $(OPTIMIZE) -ffp-contract=off
-SIMT_FLAGS := -O1 -fno-exceptions -fno-tree-sra -fno-extern-tls-init -include tests/simt/simt.h \
+SIMT_FLAGS := -O1 -fno-exceptions -fno-tree-sra -fno-hoist-adjacent-loads -fno-thread-jumps \
+              -fno-extern-tls-init -include tests/simt/simt.h \
               $(if $(SANITIZE),,-fsanitize=thread -fsanitize=bounds)
 SIMT_KERNELS := $(wildcard tests/simt/kernels/*.cu)
 SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/*.cpp)) \

@@ -1,5 +1,5 @@
-/* LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...) is kernel<<<...>>>(arguments...) on a
- * card, and runs in the SIMT emulator (tests/simt) where the host compiler builds this file. A
+/* LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...) is kernel<<<...>>>(arguments...)
+ * on a card, and runs in the SIMT emulator (tests/simt) where the host compiler builds this file. A
  * kernel with commas in its template arguments goes in parentheses. */
 #ifndef KERNELS_CUDA_LAUNCH_CUH
 #define KERNELS_CUDA_LAUNCH_CUH
@@ -10,7 +10,7 @@
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #else
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
-    simt_launch(#kernel, kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
+    simt_launch(kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 #endif
 
 #endif

@@ -1,9 +1,10 @@
 /* Every instruction that kernels need and CUDA C++ has no name for, as one function each; nothing
- * else contains inline PTX. sm_80 and later. The emulator has the same functions (tests/simt/ptx.h).
+ * else contains inline PTX. sm_80 and later. The emulator has the same functions
+ * (tests/simt/ptx.h).
  *
- * copy_async_4/_8/_16(shared, global, source_bytes): cp.async. Both addresses are aligned to the size;
- *     the bytes from source_bytes on become zero. copy_async_commit() closes the thread's group of
- *     copies; copy_async_wait<N>() waits until at most the N newest groups are pending;
+ * copy_async_4/_8/_16(shared, global, source_bytes): cp.async. Both addresses are aligned to the
+ * size; the bytes from source_bytes on become zero. copy_async_commit() closes the thread's group
+ * of copies; copy_async_wait<N>() waits until at most the N newest groups are pending;
  *     copy_async_wait_all() commits and waits for all. Other threads see the data after a barrier.
  * mma_SHAPE_TYPE(accumulator, a, b): accumulator += a * b on the tensor cores, all 32 lanes. With
  *     g = lane / 4, t = lane % 4, accumulator[i] is the element (g + 8*(i/2), 2*t + i%2), and
@@ -12,11 +13,11 @@
  *       m16n8k8_bf16    a[i] (g + 8*i, 2*t ..+1)         b[0] (2*t ..+1, g)
  *       m16n8k16_bf16   a[i] (g + 8*(i%2), 2*t + 8*(i/2) ..+1)  b[i] (2*t + 8*i ..+1, g)
  *     and f16 as bf16; two 16-bit elements a register, the lower k in the low half.
- * load_matrix_x1/x2/x4[_transposed](registers, row): ldmatrix. Lane 8*j + r gives the address of the 16
- *     bytes of row r of matrix j, 16-byte aligned, in shared memory; register j of lane l receives
- *     elements 2*(l%4) and +1 of row l/4, or of column l/4 if transposed. Lanes beyond the last
- *     matrix give any valid row.
- * to_tf32, to_bf16, to_f16, pack_*(low, high): rounded to nearest; tf32 with ties away from zero. */
+ * load_matrix_x1/x2/x4[_transposed](registers, row): ldmatrix. Lane 8*j + r gives the address of
+ * the 16 bytes of row r of matrix j, 16-byte aligned, in shared memory; register j of lane l
+ * receives elements 2*(l%4) and +1 of row l/4, or of column l/4 if transposed. Lanes beyond the
+ * last matrix give any valid row. to_tf32, to_bf16, to_f16, pack_*(low, high): rounded to nearest;
+ * tf32 with ties away from zero. */
 #ifndef KERNELS_CUDA_PTX_CUH
 #define KERNELS_CUDA_PTX_CUH
 
@@ -68,7 +69,6 @@ __device__ static inline void copy_async_wait_all(void)
 {
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
-
 
 /* The instructions with two registers of A and one of B, and those with four and two. */
 #define MMA_NARROW(name, instruction)                                                              \

@@ -50,12 +50,13 @@ void watch(thread &thread, const access &access)
                name_of(access.kind), access.bytes, where);
         abandon_launch();
     }
+    /* first, for it may let other threads run, and the access must follow its check at once */
+    log_access(thread, {access.address, access.where, static_cast<uint8_t>(access.bytes),
+                        access.kind, global ? space::global : space::shared});
     if (global)
         watch_global(thread, access);
     else
         watch_shared(thread, access);
-    log_access(thread, {access.address, access.where, static_cast<uint8_t>(access.bytes),
-                        access.kind, global ? space::global : space::shared});
 }
 
 /* Called on every load and store of every thread, most of them to its own stack. */
@@ -83,9 +84,8 @@ using simt::effect;
 void simt_atomic_access(const void *address, size_t bytes, simt_site site)
 {
     if (M.running)
-        simt::watch(*M.current, {reinterpret_cast<uintptr_t>(address),
-                                 static_cast<unsigned>(bytes), effect::atomic,
-                                 simt::place_of(site)});
+        simt::watch(*M.current, {reinterpret_cast<uintptr_t>(address), static_cast<unsigned>(bytes),
+                                 effect::atomic, simt::place_of(site)});
     if (!M.running || !M.current)
         return;
     if (M.current->fenced)

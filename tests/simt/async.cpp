@@ -60,17 +60,16 @@ void simt_copy_async(void *shared, const void *global, unsigned bytes, unsigned 
                        thread.groups,
                        {},
                        where};
-    uint64_t errors = simt_errors()->kinds[SIMT_SHARED_BOUNDS];
     if (WATCHED && !is_shared(shared)) {
         report(SIMT_SHARED_BOUNDS, &thread, where, 0, "cp.async to %p", shared);
         return;
     }
-    watch(thread, {reinterpret_cast<uintptr_t>(shared), bytes, effect::store, where});
+    uint64_t errors = simt_errors()->kinds[SIMT_SHARED_BOUNDS];
     if (source_bytes)
         watch(thread, {reinterpret_cast<uintptr_t>(global), bytes, effect::load, where});
+    watch(thread, {reinterpret_cast<uintptr_t>(shared), bytes, effect::store, where});
     if (simt_errors()->kinds[SIMT_SHARED_BOUNDS] != errors)
         return;
-    settle_store();
     memcpy(copy.snapshot, global, source_bytes);
     memset(shared, 0xff, bytes);
     if (WATCHED)

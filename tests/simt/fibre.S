@@ -1,7 +1,7 @@
 /* Fibres on x86-64: the switch, and the memory behind `extern __shared__ T dynamic_shared[]`. */
 
-/* simt_switch(void **save, void *load): pushes what a call must preserve, leaves the stack pointer in
- * *save, and returns on the stack `load` to where that one was left. */
+/* simt_switch(void **save, void *load): pushes what a call must preserve, leaves the stack pointer
+ * in *save, and returns on the stack `load` to where that one was left. */
     .text
     .globl simt_switch
     .type simt_switch, @function

@@ -91,10 +91,10 @@ struct machine {
     /* what every access looks at */
     bool running;
     thread *current;
-    uintptr_t stack; /* of the current thread */
+    uintptr_t stack;   /* of the current thread */
     uintptr_t program; /* where it is loaded */
 
-    simt_options options;
+    simt_options options = {1, 80, false};
     const char *kernel;
     unsigned threads, warps, alive, at_barrier;
     bool abandoned;
@@ -153,7 +153,11 @@ struct thread_local_segment {
     size_t bytes;
 };
 thread_local_segment find_shared_segment(void);
-std::vector<shared_variable> static_shared_of(const void *kernel);
+struct kernel_symbol {
+    std::string name; /* gemm<32, true> */
+    std::vector<shared_variable> variables;
+};
+const kernel_symbol &symbol_of(const void *kernel);
 uintptr_t program_base(void);
 
 /* ---- launch.cpp ---- */

@@ -197,7 +197,7 @@ static size_t shared_limit(int architecture)
     static const struct {
         int architecture;
         size_t kilobytes;
-    } limits[] = {{75, 64},  {80, 163},  {86, 99},   {89, 99}, {90, 227},
+    } limits[] = {{75, 64},   {80, 163},  {86, 99},  {89, 99}, {90, 227},
                   {100, 227}, {103, 227}, {120, 99}, {121, 99}};
     for (const auto &limit : limits)
         if (limit.architecture == architecture)
@@ -266,15 +266,15 @@ static void run_grid(dim3 grid)
 
 using namespace simt;
 
-void simt_run(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               void (*body)(const void *closure), const void *closure)
 {
-    M.kernel = name;
+    const kernel_symbol &symbol = symbol_of(kernel);
+    M.kernel = symbol.name.c_str();
     M.program = program_base();
     memset(&M.counters, 0, sizeof M.counters);
-    std::vector<shared_variable> variables = static_shared_of(kernel);
     size_t static_bytes = 0;
-    for (const shared_variable &variable : variables)
+    for (const shared_variable &variable : symbol.variables)
         static_bytes += variable.bytes;
     if (!check_limits(kernel, grid, block, static_bytes, shared_bytes)) {
         last_error = cudaErrorInvalidConfiguration;
@@ -284,7 +284,7 @@ void simt_run(const char *name, const void *kernel, dim3 grid, dim3 block, size_
     M.body = body;
     M.closure = closure;
     start_launch(grid, block);
-    start_launch_memory(variables, shared_bytes);
+    start_launch_memory(symbol.variables, shared_bytes);
     run_grid(grid);
     if (M.abandoned)
         last_error = cudaErrorLaunchFailure;

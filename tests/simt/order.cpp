@@ -1,8 +1,8 @@
-/* Races. Every four bytes have a cell with the last two writers and two readers. An access is ordered
- * before the current one if it was made by the same thread; or before the block's last barrier, the warp's
- * last __syncwarp or an earlier launch (by clocks); or by a block that passed a __threadfence and an
- * atomic before an atomic of the current block. Two unordered accesses of which one is a store race;
- * two atomics never do, nor do two stores of the same bytes. */
+/* Races. Every four bytes have a cell with the last two writers and two readers. An access is
+ * ordered before the current one if it was made by the same thread; or before the block's last
+ * barrier, the warp's last __syncwarp or an earlier launch (by clocks); or by a block that passed a
+ * __threadfence and an atomic before an atomic of the current block. Two unordered accesses of
+ * which one is a store race; two atomics never do, nor do two stores of the same bytes. */
 #include "tests/simt/order.h"
 
 #include <stdio.h>
@@ -42,8 +42,7 @@ static bool ordered(const thread &thread, const record &record)
         return true;
     if (record.thread / WARP != thread.number / WARP)
         return false;
-    return record.clock < warp_of(thread).base ||
-           record.clock <= thread.seen[record.thread % WARP];
+    return record.clock < warp_of(thread).base || record.clock <= thread.seen[record.thread % WARP];
 }
 
 static void remember_load(const thread &thread, cell &cell, const record &now)
@@ -113,8 +112,7 @@ static bool check_order(thread &thread, cell &cell, const access &access, uint8_
     return false;
 }
 
-void pass_cells(thread &thread, cell *cells, uintptr_t offset, const access &access,
-                       simt_kind kind)
+void pass_cells(thread &thread, cell *cells, uintptr_t offset, const access &access, simt_kind kind)
 {
     bool found = false;
     for (uintptr_t end = offset + access.bytes, word = offset / WORD; word * WORD < end; word++) {
@@ -123,12 +121,9 @@ void pass_cells(thread &thread, cell *cells, uintptr_t offset, const access &acc
         uint8_t bytes = ((1u << last) - 1) & ~((1u << first) - 1);
         cell &cell = cells[word];
         found = found || check_order(thread, cell, access, bytes, kind);
-        record now = {thread.clock,
-                      M.block,
-                      access.where,
-                      static_cast<uint16_t>(thread.number),
-                      bytes,
-                      access.kind == effect::atomic};
+        record now = {thread.clock, M.block,
+                      access.where, static_cast<uint16_t>(thread.number),
+                      bytes,        access.kind == effect::atomic};
         if (access.kind == effect::load)
             remember_load(thread, cell, now);
         else

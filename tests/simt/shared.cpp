@@ -51,14 +51,15 @@ static uint16_t bits_of(uintptr_t word, uintptr_t offset, unsigned bytes)
     return bits;
 }
 
-static void report_pending(const thread &thread, const access &access, const char *where)
+static void report_pending(const thread &thread, const access &access, const char *where,
+                           uintptr_t address)
 {
-    const async_copy *copy = nullptr;
     unsigned owner = 0;
-    while (!(copy = find_copy(M.thread_[owner], access.address)) && owner + 1 < M.threads)
+    while (owner < M.threads && !find_copy(M.thread_[owner], address))
         owner++;
-    if (!copy)
+    if (owner == M.threads)
         return;
+    const async_copy *copy = find_copy(M.thread_[owner], address);
     report(copy->committed ? SIMT_ASYNC_WAIT : SIMT_ASYNC_COMMIT, &thread, access.where,
            copy->where, "%s of %u bytes at %s, copied asynchronously by thread %u",
            name_of(access.kind), access.bytes, where, owner);
@@ -83,7 +84,7 @@ static bool check_shared_state(const thread &thread, uintptr_t offset, const acc
             return false;
         }
         if (now & PENDING) {
-            report_pending(thread, access, where);
+            report_pending(thread, access, where, shared.segment.start + word * WORD);
             return false;
         }
         report(SIMT_SHARED_UNWRITTEN, &thread, access.where, 0, "%s of %u bytes at %s",

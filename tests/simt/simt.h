@@ -1,7 +1,8 @@
-/* The CUDA language as the host compiler sees it: `g++ -x c++ -include tests/simt/simt.h` builds a .cu
- * file unchanged, and LAUNCH (kernels/cuda/launch.cuh) runs its kernels in the emulator.
+/* The CUDA language as the host compiler sees it: `g++ -x c++ -include tests/simt/simt.h` builds a
+ * .cu file unchanged, and LAUNCH (kernels/cuda/launch.cuh) runs its kernels in the emulator.
  *
- * - A static __shared__ variable belongs to the kernel that declares it (none in __device__ functions).
+ * - A static __shared__ variable belongs to the kernel that declares it (none in __device__
+ * functions).
  * - Dynamic shared memory is `extern __shared__ T dynamic_shared[]`: the name is fixed.
  * - Alignment of a shared variable is written `__shared__ __align__(16) T name[N]`.
  * - Threads are fibres of one OS thread and change only in the operations declared here. */
@@ -32,14 +33,14 @@ extern const dim3 blockDim, gridDim;
 static constexpr int warpSize = 32;
 
 /* ---- what the emulator's own sources define ---- */
-enum simt_barrier_kind { SIMT_BARRIER_PLAIN, SIMT_BARRIER_COUNT, SIMT_BARRIER_AND, SIMT_BARRIER_OR };
-enum simt_vote_kind { SIMT_VOTE_BALLOT, SIMT_VOTE_ANY, SIMT_VOTE_ALL };
-enum simt_shuffle_kind {
-    SIMT_SHUFFLE_INDEX,
-    SIMT_SHUFFLE_UP,
-    SIMT_SHUFFLE_DOWN,
-    SIMT_SHUFFLE_XOR
+enum simt_barrier_kind {
+    SIMT_BARRIER_PLAIN,
+    SIMT_BARRIER_COUNT,
+    SIMT_BARRIER_AND,
+    SIMT_BARRIER_OR
 };
+enum simt_vote_kind { SIMT_VOTE_BALLOT, SIMT_VOTE_ANY, SIMT_VOTE_ALL };
+enum simt_shuffle_kind { SIMT_SHUFFLE_INDEX, SIMT_SHUFFLE_UP, SIMT_SHUFFLE_DOWN, SIMT_SHUFFLE_XOR };
 int simt_barrier(simt_barrier_kind kind, int predicate, simt_site site);
 void simt_syncwarp(unsigned mask, simt_site site);
 unsigned simt_vote(simt_vote_kind kind, unsigned mask, int predicate, simt_site site);
@@ -48,28 +49,31 @@ uint32_t simt_shuffle(simt_shuffle_kind kind, unsigned mask, uint32_t value, uns
 void simt_atomic_access(const void *address, size_t bytes, simt_site site);
 void simt_threadfence(void);
 unsigned simt_activemask(void);
-void simt_run(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               void (*body)(const void *closure), const void *closure);
 cudaError_t simt_allow_shared(const void *kernel, int bytes);
 
 /* ---- launch and the run-time calls beside it ---- */
 template <typename... Parameters>
-static inline void simt_launch_bound(const char *name, void (*kernel)(Parameters...), dim3 grid,
-                                     dim3 block, size_t shared_bytes, Parameters... parameters)
+static inline void simt_launch_bound(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                                     size_t shared_bytes, Parameters... parameters)
 {
-    auto body = [=]() __attribute__((no_sanitize("thread"))) { kernel(parameters...); };
-    auto run = [](const void *closure) __attribute__((no_sanitize("thread"))) {
+    auto body = [=]() __attribute__((no_sanitize("thread")))
+    {
+        kernel(parameters...);
+    };
+    auto run = [](const void *closure) __attribute__((no_sanitize("thread")))
+    {
         (*static_cast<const decltype(body) *>(closure))();
     };
-    simt_run(name, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, run, &body);
+    simt_run(reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, run, &body);
 }
 
 template <typename... Parameters, typename... Arguments>
-static inline void simt_launch(const char *name, void (*kernel)(Parameters...), dim3 grid,
-                               dim3 block, size_t shared_bytes, cudaStream_t,
-                               Arguments... arguments)
+static inline void simt_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                               size_t shared_bytes, cudaStream_t, Arguments... arguments)
 {
-    simt_launch_bound<Parameters...>(name, kernel, grid, block, shared_bytes, arguments...);
+    simt_launch_bound<Parameters...>(kernel, grid, block, shared_bytes, arguments...);
 }
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes);

@@ -2,11 +2,14 @@
  * source line an instruction comes from. */
 #include "tests/simt/internal.h"
 
+#include <cxxabi.h>
 #include <elf.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
+#include <map>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -54,8 +57,7 @@ static program open_program(void)
     for (unsigned i = 0; i < header->e_shnum; i++) {
         if (sections[i].sh_type != SHT_SYMTAB)
             continue;
-        program.symbols =
-            reinterpret_cast<const Elf64_Sym *>(program.file + sections[i].sh_offset);
+        program.symbols = reinterpret_cast<const Elf64_Sym *>(program.file + sections[i].sh_offset);
         program.count = sections[i].sh_size / sizeof(Elf64_Sym);
         program.names = program.file + sections[sections[i].sh_link].sh_offset;
     }
@@ -82,8 +84,8 @@ thread_local_segment find_shared_segment(void)
     return {};
 }
 
-/* The beginning of the mangled names of a function's local variables: kernel(float *) is _Z6kernelPf,
- * and its variable tile _ZZ6kernelPfE4tile. */
+/* The beginning of the mangled names of a function's local variables: kernel(float *) is
+ * _Z6kernelPf, and its variable tile _ZZ6kernelPfE4tile. */
 static std::string local_prefix(const char *function)
 {
     if (!strncmp(function, "_Z", 2))
@@ -91,26 +93,56 @@ static std::string local_prefix(const char *function)
     return "_ZZ" + std::to_string(strlen(function)) + function + "E";
 }
 
-std::vector<shared_variable> static_shared_of(const void *kernel)
+/* Without "void " and the parameters. */
+static std::string readable(const char *mangled)
+{
+    char *text = abi::__cxa_demangle(mangled, nullptr, nullptr, nullptr);
+    std::string name = text ? text : mangled;
+    free(text);
+    if (!name.compare(0, 5, "void "))
+        name.erase(0, 5);
+    int depth = 0;
+    for (size_t i = name.size(); i > 0; i--) {
+        depth += (name[i - 1] == ')') - (name[i - 1] == '(');
+        if (name[i - 1] == '(' && depth == 0)
+            return name.substr(0, i - 1);
+    }
+    return name;
+}
+
+static kernel_symbol read_symbol(const void *kernel)
 {
     const program &program = this_program();
     uintptr_t address = reinterpret_cast<uintptr_t>(kernel) - program.base;
+    kernel_symbol found = {"kernel", {}};
     std::string prefix;
     for (size_t i = 0; i < program.count && prefix.empty(); i++) {
         const Elf64_Sym &symbol = program.symbols[i];
-        if (ELF64_ST_TYPE(symbol.st_info) == STT_FUNC && symbol.st_value == address)
-            prefix = local_prefix(program.names + symbol.st_name);
+        if (ELF64_ST_TYPE(symbol.st_info) != STT_FUNC || symbol.st_value != address)
+            continue;
+        found.name = readable(program.names + symbol.st_name);
+        prefix = local_prefix(program.names + symbol.st_name);
     }
-    std::vector<shared_variable> variables;
     for (size_t i = 0; i < program.count && !prefix.empty(); i++) {
         const Elf64_Sym &symbol = program.symbols[i];
         const char *name = program.names + symbol.st_name;
-        if (ELF64_ST_TYPE(symbol.st_info) == STT_TLS &&
-            !strncmp(name, prefix.c_str(), prefix.size()))
-            variables.push_back({symbol.st_value, symbol.st_size,
-                                 name + prefix.size() + strspn(name + prefix.size(), "0123456789")});
+        if (ELF64_ST_TYPE(symbol.st_info) != STT_TLS ||
+            strncmp(name, prefix.c_str(), prefix.size()))
+            continue;
+        name += prefix.size();
+        found.variables.push_back(
+            {symbol.st_value, symbol.st_size, name + strspn(name, "0123456789")});
     }
-    return variables;
+    return found;
+}
+
+const kernel_symbol &symbol_of(const void *kernel)
+{
+    static std::map<const void *, kernel_symbol> known;
+    auto found = known.find(kernel);
+    if (found == known.end())
+        found = known.emplace(kernel, read_symbol(kernel)).first;
+    return found->second;
 }
 
 enum : place { SITE = 0x80000000 };

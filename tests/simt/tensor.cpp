@@ -228,7 +228,7 @@ void run_load_matrices(thread &any, matrix_rows *const lanes[WARP])
             abandon_launch();
         }
         watch(lane(any, i), {reinterpret_cast<uintptr_t>(lanes[i]->row), ROW_BYTES, effect::load,
-                              lanes[i]->where});
+                             lanes[i]->where});
         memcpy(rows[i], lanes[i]->row, ROW_BYTES);
     }
     for (unsigned number = 0; number < WARP; number++)

@@ -1,5 +1,5 @@
-/* Memory traffic: accesses of the lanes of a warp are gathered into requests when the warp converges,
- * and each request's sectors or bank conflicts counted. */
+/* Memory traffic: accesses of the lanes of a warp are gathered into requests when the warp
+ * converges, and each request's sectors or bank conflicts counted. */
 #include "tests/simt/internal.h"
 
 #include <algorithm>
@@ -51,8 +51,8 @@ static void count_sectors(const request &request)
     unsigned bytes = 0;
     for (uint32_t mask : sectors.mask)
         bytes += __builtin_popcount(mask);
-    simt_traffic &traffic = request.access[0]->kind == effect::load ? M.counters.global_load
-                                                                    : M.counters.global_store;
+    simt_traffic &traffic =
+        request.access[0]->kind == effect::load ? M.counters.global_load : M.counters.global_store;
     traffic.requests++;
     traffic.sectors += sectors.used;
     traffic.ideal_sectors += (bytes + SECTOR - 1) / SECTOR;
@@ -78,8 +78,8 @@ static void count_banks(const request &request)
 {
     unsigned bytes = request.access[0]->bytes;
     unsigned group = bytes == 16 ? 8 : bytes == 8 ? 16 : +WARP;
-    simt_banks &banks = request.access[0]->kind == effect::load ? M.counters.shared_load
-                                                                : M.counters.shared_store;
+    simt_banks &banks =
+        request.access[0]->kind == effect::load ? M.counters.shared_load : M.counters.shared_store;
     banks.requests++;
     for (unsigned next = 0; next < request.count;) {
         uintptr_t addresses[WARP];

@@ -5,14 +5,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define SIMT_VECTOR_TYPES(element, name, element_bytes)                                       \
-    struct alignas(2 * element_bytes) name##2 {                                               \
+#define SIMT_VECTOR_TYPES(element, name, element_bytes)                                            \
+    struct alignas(2 * element_bytes) name##2                                                      \
+    {                                                                                              \
         element x, y;                                                                              \
     };                                                                                             \
-    struct name##3 {                                                                               \
+    struct name##3                                                                                 \
+    {                                                                                              \
         element x, y, z;                                                                           \
     };                                                                                             \
-    struct alignas(4 * element_bytes) name##4 {                                               \
+    struct alignas(4 * element_bytes) name##4                                                      \
+    {                                                                                              \
         element x, y, z, w;                                                                        \
     };                                                                                             \
     static inline name##2 make_##name##2(element x, element y)                                     \

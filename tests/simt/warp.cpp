@@ -1,5 +1,5 @@
-/* Where threads meet: __syncthreads of a block, the _sync operations and the tensor instructions of a
- * warp. A lane waits until all lanes of its mask that have not exited have come to the same
+/* Where threads meet: __syncthreads of a block, the _sync operations and the tensor instructions of
+ * a warp. A lane waits until all lanes of its mask that have not exited have come to the same
  * operation; the last one does the work for all. */
 #include "tests/simt/simt.h"
 #include "tests/simt/internal.h"

@@ -80,11 +80,12 @@ template <bool bug> __global__ void half_warp_rotate(const float *x, float *y)
         y[0] += tile[31] * 0;
 }
 
+/* Two warps set a flag: harmless as long as they agree on its value. */
 template <bool bug> __global__ void one_word(float *y)
 {
     __shared__ float word;
-    if (bug ? threadIdx.x % 32 == 0 : threadIdx.x == 0)
-        word = 1.0f + threadIdx.x;
+    if (threadIdx.x % 32 == 0)
+        word = bug ? 1.0f + threadIdx.x : 1.0f;
     __syncthreads();
     if (threadIdx.x == 0)
         *y = bug ? 1 : word;
@@ -122,8 +123,8 @@ template <bool bug> __global__ void filter(const float *x, float *y, int count)
 }
 
 /* The last block to come adds the parts of all. */
-template <bool bug> __global__ void last_block_sum(const float *x, float *parts, unsigned *ticket,
-                                                   float *sum)
+template <bool bug>
+__global__ void last_block_sum(const float *x, float *parts, unsigned *ticket, float *sum)
 {
     __shared__ bool last;
     if (threadIdx.x == 0) {

@@ -1,5 +1,5 @@
-/* A small product on the tensor cores as kernels write it: tiles of 32 x 32 by four warps, three stages
- * of cp.async with zeros beyond the edges, ldmatrix from padded rows, mma in tf32. */
+/* A small product on the tensor cores as kernels write it: tiles of 32 x 32 by four warps, three
+ * stages of cp.async with zeros beyond the edges, ldmatrix from padded rows, mma in tf32. */
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/ptx.cuh"
 #include "tests/simt/kernels/kernels.h"

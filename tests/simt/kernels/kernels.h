@@ -14,7 +14,8 @@ struct planted_bug {
     enum simt_kind kind;   /* SIMT_KIND_COUNT: the bug shows in the result alone */
     bool (*run)(bool bug); /* whether the result is right */
 };
-extern const struct planted_bug bugs_in_blocks[], bugs_in_memory[], bugs_in_warps[], bugs_in_copies[];
+extern const struct planted_bug bugs_in_blocks[], bugs_in_memory[], bugs_in_warps[],
+    bugs_in_copies[];
 extern const int bugs_in_blocks_count, bugs_in_memory_count, bugs_in_warps_count,
     bugs_in_copies_count;
 

@@ -38,13 +38,15 @@ template <mma_type type> __device__ static inline uint32_t pack(float low, float
 __device__ static inline void load_accumulator(float c[4], const float *accumulator)
 {
     for (int i = 0; i < 4; i++)
-        c[i] = accumulator[(threadIdx.x / 4 + 8 * (i / 2)) * COLUMNS + 2 * (threadIdx.x % 4) + i % 2];
+        c[i] =
+            accumulator[(threadIdx.x / 4 + 8 * (i / 2)) * COLUMNS + 2 * (threadIdx.x % 4) + i % 2];
 }
 
 __device__ static inline void store_accumulator(const float c[4], float *accumulator)
 {
     for (int i = 0; i < 4; i++)
-        accumulator[(threadIdx.x / 4 + 8 * (i / 2)) * COLUMNS + 2 * (threadIdx.x % 4) + i % 2] = c[i];
+        accumulator[(threadIdx.x / 4 + 8 * (i / 2)) * COLUMNS + 2 * (threadIdx.x % 4) + i % 2] =
+            c[i];
 }
 
 /* Fragments straight from the tables. */
@@ -168,9 +170,11 @@ void run_one_mma(mma_type type, int k, fragment_loads loads, const float *a, con
     else if (type == MMA_TF32)
         kernel = multiply_tf32;
     else if (loads == LOAD_MATRIX)
-        kernel = type == MMA_BF16 ? multiply_halves<MMA_BF16, false> : multiply_halves<MMA_F16, false>;
+        kernel =
+            type == MMA_BF16 ? multiply_halves<MMA_BF16, false> : multiply_halves<MMA_F16, false>;
     else
-        kernel = type == MMA_BF16 ? multiply_halves<MMA_BF16, true> : multiply_halves<MMA_F16, true>;
+        kernel =
+            type == MMA_BF16 ? multiply_halves<MMA_BF16, true> : multiply_halves<MMA_F16, true>;
     LAUNCH(kernel, 1, LANES, 0, 0, a_buffer.data, b_buffer.data, c_buffer.data);
     memcpy(accumulator, c_buffer.read().data(), ROWS * COLUMNS * sizeof *accumulator);
 }
