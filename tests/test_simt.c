@@ -373,11 +373,18 @@ static void test_traffic(void **state)
         enum access_pattern pattern;
         uint64_t load_sectors, load_ideal, store_sectors, conflicts;
     } cases[] = {
-        {ACCESS_COALESCED, 4, 4, 4, 0},         {ACCESS_STRIDED, 8, 4, 4, 0},
-        {ACCESS_MISALIGNED, 5, 4, 4, 0},        {ACCESS_VECTOR, 16, 16, 16, 0},
-        {ACCESS_BROADCAST, 1, 1, 4, 0},         {ACCESS_TAIL, 5, 5, 5, 0},
-        {ACCESS_BANKS_TWO_WAY, 16, 16, 4, 1},   {ACCESS_COLUMN, 128, 128, 4, 31},
-        {ACCESS_COLUMN_PADDED, 128, 128, 4, 0}, {ACCESS_BANKS_VECTOR, 64, 64, 16, 0},
+        {ACCESS_COALESCED, 4, 4, 4, 0},
+        {ACCESS_STRIDED, 8, 4, 4, 0},
+        {ACCESS_MISALIGNED, 5, 4, 4, 0},
+        {ACCESS_VECTOR, 16, 16, 16, 0},
+        {ACCESS_BROADCAST, 1, 1, 4, 0},
+        {ACCESS_DIVERGED, 8, 2 + 4, 4, 0},
+        {ACCESS_LONG, 4 * ACCESS_LONG_LOADS, 4 * ACCESS_LONG_LOADS, 4, 0},
+        {ACCESS_TAIL, 5, 5, 5, 0},
+        {ACCESS_BANKS_TWO_WAY, 16, 16, 4, 1},
+        {ACCESS_COLUMN, 128, 128, 4, 31},
+        {ACCESS_COLUMN_PADDED, 128, 128, 4, 0},
+        {ACCESS_BANKS_VECTOR, 64, 64, 16, 0},
         {ACCESS_BANKS_VECTOR_2, 64, 64, 16, 4}, /* each 8 lanes spread over 64 words */
         {ACCESS_MATRIX, 16, 16, 16, 28},        /* each of 4 matrices: 8 rows in the same banks */
         {ACCESS_MATRIX_PADDED, 16, 16, 16, 0},

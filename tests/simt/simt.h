@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-#define __global__ __attribute__((noinline, noclone))
+#define __global__ __attribute__((noinline))
 #define __device__
 #define __host__
 #define __constant__

@@ -44,6 +44,8 @@ enum access_pattern {
     ACCESS_MISALIGNED,     /* y[i] = x[i + 1] */
     ACCESS_VECTOR,         /* float4 */
     ACCESS_BROADCAST,      /* y[i] = x[0] */
+    ACCESS_DIVERGED,       /* odd lanes read one value more */
+    ACCESS_LONG,           /* ACCESS_LONG_LOADS coalesced loads with no barrier between */
     ACCESS_TAIL,           /* 40 threads */
     ACCESS_BANKS_TWO_WAY,  /* word 2i */
     ACCESS_COLUMN,         /* a column of [32][32] */
@@ -53,6 +55,7 @@ enum access_pattern {
     ACCESS_MATRIX,         /* ldmatrix.x4 of rows of 128 bytes */
     ACCESS_MATRIX_PADDED,  /* of 144 bytes */
 };
+enum { ACCESS_LONG_LOADS = 1200 };
 void run_access(enum access_pattern pattern);
 
 /* Throughput: `blocks` of 256 threads that each add 64 values through shared memory. */

@@ -15,6 +15,22 @@ __global__ void copy_strided(const float *x, float *y, int stride, int offset, i
         y[i] = x[i * stride + offset];
 }
 
+__global__ void copy_diverged(const float *x, float *y)
+{
+    float sum = 0;
+    if (threadIdx.x % 2)
+        sum = x[threadIdx.x];
+    y[threadIdx.x] = sum + x[LANES + threadIdx.x];
+}
+
+__global__ void sum_many(const float *x, float *y)
+{
+    float sum = 0;
+    for (int i = 0; i < ACCESS_LONG_LOADS; i++)
+        sum += x[(i % LANES) * LANES + threadIdx.x];
+    y[threadIdx.x] = sum;
+}
+
 __global__ void copy_vector(const float4 *x, float4 *y)
 {
     y[threadIdx.x] = x[threadIdx.x];
@@ -77,6 +93,12 @@ void run_access(access_pattern pattern)
     switch (pattern) {
     case ACCESS_TAIL:
         LAUNCH(copy_strided, 1, 2 * LANES, 0, 0, x.data, y.data, stride, 0, int(TAIL));
+        break;
+    case ACCESS_DIVERGED:
+        LAUNCH(copy_diverged, 1, LANES, 0, 0, x.data, y.data);
+        break;
+    case ACCESS_LONG:
+        LAUNCH(sum_many, 1, LANES, 0, 0, x.data, y.data);
         break;
     case ACCESS_VECTOR:
         LAUNCH(copy_vector, 1, LANES, 0, 0, x4, y4);
