@@ -83,11 +83,10 @@ using simt::effect;
 
 void simt_atomic_access(const void *address, size_t bytes, simt_site site)
 {
-    if (M.running)
-        simt::watch(*M.current, {reinterpret_cast<uintptr_t>(address), static_cast<unsigned>(bytes),
-                                 effect::atomic, simt::place_of(site)});
-    if (!M.running || !M.current)
+    if (!M.running)
         return;
+    simt::watch(*M.current, {reinterpret_cast<uintptr_t>(address), static_cast<unsigned>(bytes),
+                             effect::atomic, simt::place_of(site)});
     if (M.current->fenced)
         M.released[M.block] = M.clock;
     M.current->fenced = false;

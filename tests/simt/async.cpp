@@ -27,6 +27,22 @@ static void finish_copy(thread &thread, const async_copy &copy)
     mark_copied(thread, copy);
 }
 
+/* Only source_bytes are read, but the address is aligned as for all of them. */
+static void watch_source(thread &thread, const async_copy &copy)
+{
+    uintptr_t address = reinterpret_cast<uintptr_t>(copy.source);
+    unsigned part = copy.bytes;
+    for (unsigned done = 0; done < copy.source_bytes; done += part) {
+        while (done + part > copy.source_bytes)
+            part /= 2;
+        watch(thread, {address + done, part, effect::load, copy.where});
+    }
+    if (WATCHED && address % copy.bytes) {
+        report(SIMT_MISALIGNED, &thread, copy.where, 0, "cp.async of %u bytes", copy.bytes);
+        abandon_launch();
+    }
+}
+
 void check_copies_at_exit(thread &thread)
 {
     if (thread.copies.empty())
@@ -65,8 +81,7 @@ void simt_copy_async(void *shared, const void *global, unsigned bytes, unsigned 
         return;
     }
     uint64_t errors = simt_errors()->kinds[SIMT_SHARED_BOUNDS];
-    if (source_bytes)
-        watch(thread, {reinterpret_cast<uintptr_t>(global), bytes, effect::load, where});
+    watch_source(thread, copy);
     watch(thread, {reinterpret_cast<uintptr_t>(shared), bytes, effect::store, where});
     if (simt_errors()->kinds[SIMT_SHARED_BOUNDS] != errors)
         return;

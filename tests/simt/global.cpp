@@ -27,6 +27,12 @@ static struct {
     uint16_t page_buffer[ARENA_BYTES / PAGE]; /* number of a buffer + 1 */
 } arena;
 
+/* At least one, so that each buffer has an address of its own. */
+static size_t pages_of(size_t bytes)
+{
+    return bytes / PAGE + 1;
+}
+
 static void *reserve(size_t bytes)
 {
     void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
@@ -101,7 +107,7 @@ void forget_clocks(void)
 
 void *allocate_global(size_t bytes)
 {
-    size_t pages = (bytes + PAGE - 1) / PAGE;
+    size_t pages = pages_of(bytes);
     if (!open_arena() || arena.buffers.size() >= UINT16_MAX - 1 ||
         arena.used + pages * PAGE + 2 * GAP_BYTES > ARENA_BYTES)
         return nullptr;
@@ -123,7 +129,7 @@ bool free_global(void *pointer)
     unsigned page = (address - arena.start) / PAGE, number = arena.page_buffer[page];
     if (!number || arena.buffers[number - 1].address != address)
         return false;
-    size_t pages = (arena.buffers[number - 1].bytes + PAGE - 1) / PAGE;
+    size_t pages = pages_of(arena.buffers[number - 1].bytes);
     memset(&arena.page_buffer[page], 0, pages * sizeof arena.page_buffer[0]);
     arena.buffers[number - 1].bytes = 0;
     madvise(pointer, pages * PAGE, MADV_DONTNEED);

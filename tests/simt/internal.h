@@ -161,7 +161,6 @@ const kernel_symbol &symbol_of(const void *kernel);
 uintptr_t program_base(void);
 
 /* ---- launch.cpp ---- */
-uint64_t next_random(void);
 void yield_fibre(void);                 /* lets the scheduler choose another fibre */
 [[noreturn]] void abandon_launch(void); /* as a card does after a fatal fault */
 void release_barrier_if_complete(void);
@@ -218,7 +217,6 @@ void run_load_matrices(thread &any, matrix_rows *const lanes[WARP]);
 } // namespace simt
 
 /* Dynamic shared memory, fibre.S. */
-enum : size_t { SIMT_DYNAMIC_SHARED_BYTES = 227 << 10 };
 extern __thread char dynamic_shared[];
 
 #endif

@@ -1,5 +1,6 @@
 /* A launch: its limits, its blocks, and the scheduler of a block's fibres. */
 #include "tests/simt/internal.h"
+#include "tests/support/random.h"
 
 #include <map>
 #include <stdio.h>
@@ -24,14 +25,6 @@ namespace simt
 machine simt_machine;
 static std::map<const void *, int> opted_in; /* dynamic shared bytes by kernel */
 static cudaError_t last_error;
-
-uint64_t next_random(void)
-{
-    uint64_t z = M.random += 0x9e3779b97f4a7c15;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-    z = (z ^ z >> 27) * 0x94d049bb133111eb;
-    return z ^ z >> 31;
-}
 
 /* ---- fibres ---- */
 #ifdef __SANITIZE_ADDRESS__
@@ -149,7 +142,7 @@ static void shuffle(std::vector<unsigned> &order)
     for (size_t i = 0; i < order.size(); i++)
         order[i] = order.size() - 1 - i;
     for (size_t i = order.size(); M.options.seed && i > 1; i--)
-        std::swap(order[i - 1], order[next_random() % i]);
+        std::swap(order[i - 1], order[random_below(&M.random, static_cast<int>(i))]);
 }
 
 static bool resume_full_logs(void)

@@ -45,11 +45,19 @@ static bool ordered(const thread &thread, const record &record)
     return record.clock < warp_of(thread).base || record.clock <= thread.seen[record.thread % WARP];
 }
 
+/* `now` in place of an older record; the halves of a word that one thread accesses add up. */
+static void replace(record &slot, record now)
+{
+    if (slot.thread == now.thread && slot.clock == now.clock && slot.atomic == now.atomic)
+        now.bytes |= slot.bytes;
+    slot = now;
+}
+
 static void remember_load(const thread &thread, cell &cell, const record &now)
 {
     for (record &slot : cell.load)
-        if ((slot.thread == now.thread && slot.block == now.block) || ordered(thread, slot)) {
-            slot = now;
+        if (ordered(thread, slot)) {
+            replace(slot, now);
             return;
         }
     /* one reader of each of two warps or blocks: any later writer is unordered with one of them */
@@ -65,9 +73,9 @@ static void remember_store(const thread &thread, cell &cell, const record &now)
     if (now.bytes == ALL_BYTES)
         second.clock = 0;
     if (!(first.bytes & ~now.bytes) || ordered(thread, first))
-        first = now;
+        replace(first, now);
     else
-        second = now;
+        replace(second, now);
 }
 
 static void report_race(const thread &thread, const access &access, const record &other,

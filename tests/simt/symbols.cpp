@@ -114,7 +114,7 @@ static kernel_symbol read_symbol(const void *kernel)
 {
     const program &program = this_program();
     uintptr_t address = reinterpret_cast<uintptr_t>(kernel) - program.base;
-    kernel_symbol found = {"kernel", {}};
+    kernel_symbol found;
     std::string prefix;
     for (size_t i = 0; i < program.count && prefix.empty(); i++) {
         const Elf64_Sym &symbol = program.symbols[i];
@@ -123,7 +123,12 @@ static kernel_symbol read_symbol(const void *kernel)
         found.name = readable(program.names + symbol.st_name);
         prefix = local_prefix(program.names + symbol.st_name);
     }
-    for (size_t i = 0; i < program.count && !prefix.empty(); i++) {
+    if (prefix.empty()) {
+        fprintf(stderr, "simt: the program has no symbols, without which nobody knows a kernel's "
+                        "shared memory\n");
+        abort();
+    }
+    for (size_t i = 0; i < program.count; i++) {
         const Elf64_Sym &symbol = program.symbols[i];
         const char *name = program.names + symbol.st_name;
         if (ELF64_ST_TYPE(symbol.st_info) != STT_TLS ||

@@ -14,27 +14,28 @@ struct request {
     unsigned lane[WARP];
 };
 
-/* A set of at most 64 numbers with a mask each. */
+/* A set of at most 128 numbers with a mask each. */
 struct number_set {
     enum : unsigned { SLOTS = 128 };
     uintptr_t number[SLOTS];
     uint32_t mask[SLOTS]; /* 0: an empty slot */
-    unsigned used;
+    unsigned used, bits;  /* numbers, and bits of all masks */
 
-    number_set() : mask(), used(0)
+    number_set() : mask(), used(0), bits(0)
     {
     }
 
     /* Returns whether the number is new. */
-    bool add(uintptr_t value, uint32_t bits)
+    bool add(uintptr_t value, uint32_t added)
     {
         unsigned slot = value % SLOTS;
         while (mask[slot] && number[slot] != value)
             slot = (slot + 1) % SLOTS;
         bool fresh = !mask[slot];
         used += fresh;
+        bits += __builtin_popcount(added & ~mask[slot]);
         number[slot] = value;
-        mask[slot] |= bits;
+        mask[slot] |= added;
         return fresh;
     }
 };
@@ -48,14 +49,11 @@ static void count_sectors(const request &request)
         unsigned offset = access.address % SECTOR;
         sectors.add(access.address / SECTOR, ((1u << access.bytes) - 1) << offset);
     }
-    unsigned bytes = 0;
-    for (uint32_t mask : sectors.mask)
-        bytes += __builtin_popcount(mask);
     simt_traffic &traffic =
         request.access[0]->kind == effect::load ? M.counters.global_load : M.counters.global_store;
     traffic.requests++;
     traffic.sectors += sectors.used;
-    traffic.ideal_sectors += (bytes + SECTOR - 1) / SECTOR;
+    traffic.ideal_sectors += (sectors.bits + SECTOR - 1) / SECTOR;
 }
 
 /* Wavefronts beyond the first: different words of one bank take turns. */

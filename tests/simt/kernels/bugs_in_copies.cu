@@ -55,6 +55,17 @@ template <bool bug> __global__ void forgotten_copy(const float *x, float *y)
         copy_async_wait<0>();
 }
 
+/* The last thread's four elements are not all there. */
+template <bool bug> __global__ void copy_tail(const float *x, float *y, int count)
+{
+    __shared__ __align__(16) float tile[4 * THREADS];
+    int first = 4 * threadIdx.x, left = count - first;
+    copy_async_16(&tile[first], &x[first], bug || left >= 4 ? 16 : 4 * left);
+    copy_async_wait_all();
+    for (int i = first; i < first + 4; i++)
+        y[i] = tile[i];
+}
+
 static bool run_pipeline(void (*kernel)(float *, float *))
 {
     buffer<float> x(counting<float>(ROUNDS * THREADS)), y(ROUNDS * THREADS);
@@ -77,6 +88,17 @@ static bool run_forgotten_copy(bool bug)
     return y.equals(counting<float>(THREADS));
 }
 
+static bool run_copy_tail(bool bug)
+{
+    enum { COUNT = 4 * THREADS - 1 };
+    buffer<float> x(counting<float>(COUNT)), y(COUNT + 1);
+    LAUNCH((bug ? copy_tail<true> : copy_tail<false>), 1, THREADS, 0, 0, x.data, y.data,
+           int(COUNT));
+    std::vector<float> expected = counting<float>(COUNT);
+    expected.push_back(0);
+    return y.equals(expected);
+}
+
 const planted_bug bugs_in_copies[] = {
     {"missing cp.async wait", SIMT_ASYNC_WAIT, run<NO_WAIT>},
     {"wait_group with too large N", SIMT_ASYNC_WAIT, run<WAIT_FOR_TOO_FEW>},
@@ -84,6 +106,7 @@ const planted_bug bugs_in_copies[] = {
     {"no barrier after the wait", SIMT_SHARED_RACE, run<NO_BARRIER>},
     {"source changed before the wait", SIMT_ASYNC_SOURCE, run<SOURCE_CHANGED>},
     {"source longer than the destination", SIMT_ASYNC_SIZE, run<SOURCE_TOO_LONG>},
+    {"cp.async past the end of its source", SIMT_GLOBAL_BOUNDS, run_copy_tail},
     {"exit with a pending cp.async", SIMT_ASYNC_PENDING, run_forgotten_copy},
 };
 const int bugs_in_copies_count = sizeof bugs_in_copies / sizeof *bugs_in_copies;

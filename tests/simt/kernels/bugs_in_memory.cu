@@ -91,6 +91,17 @@ template <bool bug> __global__ void one_word(float *y)
         *y = bug ? 1 : word;
 }
 
+/* Sixteen-bit halves: a thread reads back its own two, or one of its neighbour's. */
+template <bool bug> __global__ void halves(const unsigned short *x, unsigned short *y)
+{
+    __shared__ unsigned short tile[2 * THREADS];
+    unsigned i = threadIdx.x, high = (i + bug) % THREADS;
+    tile[2 * i] = x[2 * i];
+    tile[2 * i + 1] = x[2 * i + 1];
+    y[2 * i] = tile[2 * i];
+    y[2 * i + 1] = tile[2 * high + 1];
+}
+
 template <bool bug> __global__ void shared_histogram(const unsigned *x, unsigned *y)
 {
     __shared__ unsigned bins[8];
@@ -223,6 +234,13 @@ static bool run_one_word(bool bug)
     return y.equals({1});
 }
 
+static bool run_halves(bool bug)
+{
+    buffer<unsigned short> x(counting<unsigned short>(2 * THREADS)), y(2 * THREADS);
+    LAUNCH((bug ? halves<true> : halves<false>), 1, THREADS, 0, 0, x.data, y.data);
+    return y.equals(counting<unsigned short>(2 * THREADS));
+}
+
 static bool run_shared_histogram(bool bug)
 {
     buffer<unsigned> x(counting<unsigned>(THREADS)), y(8);
@@ -285,6 +303,7 @@ const planted_bug bugs_in_memory[] = {
     {"race inside a warp", SIMT_SHARED_RACE, run_warp_rotate},
     {"race between halves of a warp", SIMT_SHARED_RACE, run_half_warp_rotate},
     {"two threads writing one word", SIMT_SHARED_RACE, run_one_word},
+    {"race for half a word", SIMT_SHARED_RACE, run_halves},
     {"non-atomic histogram in shared memory", SIMT_SHARED_RACE, run_shared_histogram},
     {"non-atomic histogram in global memory", SIMT_GLOBAL_RACE, run_global_histogram},
     {"filter in place across blocks", SIMT_GLOBAL_RACE, run_filter},
