@@ -35,6 +35,21 @@ PLAIN_SOURCES := $(wildcard kernels/plain/*.c)
 PLAIN_OBJECTS := $(PLAIN_SOURCES:%.c=$(BUILD)/%.f32.o) $(PLAIN_SOURCES:%.c=$(BUILD)/%.f64.o)
 LIBRARY := $(LIBRARY_OBJECTS) $(CPU_OBJECTS) $(PLAIN_OBJECTS)
 
+# The SIMT emulator (tests/simt) builds .cu files with the host's C++ compiler. Instead of libtsan, its own
+# functions stand behind -fsanitize=thread; under ASan the kernels run without being watched. Variables
+# stay whole (no scalar replacement), so that a float4 is one access as on a card, and no load moves
+# out of its branch or is duplicated into two.
+CXXFLAGS += -std=c++17 $(WARNINGS) $(OPTIMIZE) -ffp-contract=off
+SIMT_FLAGS := -O1 -fno-exceptions -fno-tree-sra -fno-hoist-adjacent-loads -fno-thread-jumps \
+              -fno-extern-tls-init -include tests/simt/simt.h \
+              $(if $(SANITIZE),,-fsanitize=thread -fsanitize=bounds)
+SIMT_KERNELS := $(wildcard tests/simt/kernels/*.cu)
+SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/*.cpp)) \
+                  $(BUILD)/tests/simt/fibre.o $(SIMT_KERNELS:%.cu=$(BUILD)/%.simt.o))
+# the same kernels by the real compiler, to see that it takes them
+NVCC ?= $(shell command -v nvcc)
+NVCC_OBJECTS := $(if $(NVCC),$(if $(SANITIZE),,$(SIMT_KERNELS:%.cu=$(BUILD)/%.nvcc.o)))
+
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
@@ -73,6 +88,22 @@ $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(WIDE_OBJECTS) $(LIBRARY)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
+$(BUILD)/%.o: %.cpp
+	@mkdir -p $(@D) && echo "  CXX $@"
+	$(QUIET)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/%.o: %.S
+	@mkdir -p $(@D) && echo "  AS  $@"
+	$(QUIET)$(CC) -c $< -o $@
+$(BUILD)/%.simt.o: %.cu
+	@mkdir -p $(@D) && echo "  CXX $@"
+	$(QUIET)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(SIMT_FLAGS) -MMD -MP -x c++ -c $< -o $@
+$(BUILD)/%.nvcc.o: %.cu
+	@mkdir -p $(@D) && echo "  NVCC $@"
+	$(QUIET)$(NVCC) -std=c++17 -arch=sm_80 -I. -MMD -MP -c $< -o $@
+$(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(NVCC_OBJECTS),-DNVCC_BUILDS)
+$(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(SIMT_OBJECTS) | $(NVCC_OBJECTS)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
+
 tests: all $(TESTS)
 test:
 	sh tools/test.sh
@@ -81,7 +112,7 @@ asan:
 bench: all $(BENCHES)
 	sh bench/run.sh
 format:
-	clang-format -i $(shell git ls-files '*.c' '*.h')
+	clang-format -i $(shell git ls-files '*.c' '*.h' '*.cpp' '*.cu' '*.cuh')
 clean:
 	rm -rf build
 help:
