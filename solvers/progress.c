@@ -20,10 +20,11 @@ void run_count_work(struct run *run)
     const struct resample_settings *settings = &solver->settings;
     bool official = settings->preset == PRESET_OFFICIAL;
     if (settings->preset == PRESET_FAST) {
+        int64_t latent_levels =
+            settings->latent_levels < settings->levels ? settings->latent_levels : settings->levels;
         run->left[WORK_UNET] = settings->levels;
-        run->left[WORK_PIXEL] = (int64_t)settings->pixel_levels * settings->pixel_fit_iterations;
-        run->left[WORK_LATENT] = settings->pixel_levels +
-                                 (int64_t)settings->latent_levels * settings->iterations +
+        run->left[WORK_PIXEL] = (int64_t)settings->levels * settings->pixel_iterations;
+        run->left[WORK_LATENT] = settings->levels + latent_levels * settings->iterations +
                                  settings->final_iterations + 1;
         return;
     }

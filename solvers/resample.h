@@ -17,15 +17,13 @@ struct resample_settings {
     double ddim_eta;             /* 0 */
     double gamma;                /* 40 */
     int resample_every;          /* 10 */
-    int pixel_iterations;        /* 2000 */
+    int pixel_iterations;        /* 2000; fast 30, of conjugate gradients at each level */
     int latent_iterations;       /* 500 */
     int look_ahead;              /* 5; official only */
     int levels;                  /* fast: noise levels of the latent */
-    int iterations;              /* fast: of conjugate gradients at each level */
+    int iterations;              /* fast: of conjugate gradients over latents at a level */
     int final_iterations;        /* fast: at most, without the prior */
-    int pixel_fit_iterations;    /* fast: over pixels, before those over latents */
-    int pixel_levels, latent_levels; /* fast: the first ones fit pixels, the last ones latents */
-    double pixel_gain;           /* fast: variance of pixels over that of latents */
+    int latent_levels;           /* fast: the last ones, which fit latents after pixels */
     double sigma_max, sigma_min; /* fast: highest and lowest level */
     double sigma;                /* noise level of y; negative: unknown (only official can do so) */
     uint64_t seed;

@@ -1,5 +1,5 @@
-/* The noise level that is read off a measurement: on smooth pictures, on pictures with edges, and on
- * the sinogram of a real slice. */
+/* The noise level that is read off a measurement: on smooth pictures, on pictures with edges, and
+ * on the sinogram of a real slice. */
 #include "operators/noise_level.h"
 #include "tests/support/solve.h"
 

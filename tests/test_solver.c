@@ -248,8 +248,8 @@ static void test_pixel_iterations(void **state)
 
 struct trace {
     int steps, resamples;
-    int64_t iterations;
-    double last_loss;
+    int64_t iterations, last_iterations;
+    double loss_before, last_loss;
     volatile sig_atomic_t cancelled;
     int cancel_after; /* progress calls; 0: never */
     int calls;
@@ -260,6 +260,8 @@ static void count_step(void *context, const struct resample_step *step, const fl
 {
     struct trace *trace = context;
     assert_true(isfinite(latent[0]));
+    trace->loss_before = trace->last_loss;
+    trace->last_iterations = step->iterations;
     trace->steps++;
     trace->resamples += strcmp(step->event, "pixel") == 0 || strcmp(step->event, "latent") == 0;
     trace->iterations += step->iterations;
@@ -295,6 +297,10 @@ static struct resample_settings short_settings(enum resample_preset preset)
     settings.pixel_iterations = 12;
     settings.latent_iterations = 6;
     settings.resample_every = 5;
+    settings.levels = 5;
+    settings.iterations = 2;
+    settings.latent_levels = 3;
+    settings.final_iterations = 4;
     return settings;
 }
 
@@ -339,6 +345,93 @@ static void test_paper_counts(void **state)
     assert_int_equal(result.unet_evaluations, 20);
     assert_int_equal(result.decoder_evaluations, 1 + 6 + 6 + 1);
     resample_result_free(&result);
+}
+
+/* Five levels, all over pixels first, the last three over latents as well; a threshold that is
+ * never reached. The last decode is done both ways. */
+static void test_fast_counts(void **state)
+{
+    (void)state;
+    struct trace trace = {0};
+    struct resample_result result;
+    struct resample_settings settings = short_settings(PRESET_FAST);
+    settings.sigma = 1e-6;
+    solve_short(&settings, &trace, &result);
+    assert_int_equal(trace.steps, 6);
+    assert_int_equal(result.optimisations, 5 + 3 + 1);
+    assert_int_equal(result.iterations, 5 * 12 + 3 * 2 + 4);
+    assert_int_equal(result.unet_evaluations, 5);
+    assert_int_equal(result.encoder_evaluations, 2 * 5);
+    assert_int_equal(result.decoder_evaluations, 5 + 3 * 2 + 4 + 2);
+    assert_int_equal(result.decoder_vjps, 3 * 2 + 4);
+    assert_int_equal(result.decoder_jvps, 3 * 2 + 4);
+    resample_result_free(&result);
+}
+
+/* Noise levels fall by the seventh-root rule, and the last fit stops at the noise. */
+static void test_fast_levels(void **state)
+{
+    (void)state;
+    struct resample_settings settings;
+    resample_defaults(&settings, PRESET_FAST);
+    settings.levels = 3;
+    settings.sigma_max = 128;
+    settings.sigma_min = 1;
+    assert_true(fabs(fast_level(&settings, 0) - 128) < 1e-9);
+    assert_true(fabs(fast_level(&settings, 1) - pow(1.5, 7)) < 1e-9);
+    assert_true(fabs(fast_level(&settings, 2) - 1) < 1e-9);
+    settings.levels = 1;
+    assert_true(fast_level(&settings, 0) == 128);
+
+    struct trace trace = {0};
+    struct resample_result result;
+    settings = short_settings(PRESET_FAST);
+    settings.sigma = 10;
+    solve_short(&settings, &trace, &result);
+    assert_int_equal(trace.last_iterations, 1);
+    resample_result_free(&result);
+}
+
+/* The last fit goes on down from where the last level left it, whatever the operator, and also
+ * where y has no noise at all. */
+static void check_descent(const char *task, double sigma)
+{
+    struct fixture f;
+    struct resample_settings settings = short_settings(PRESET_FAST);
+    settings.sigma = sigma;
+    settings.final_iterations = 20;
+    open_fixture(&f, task, &settings);
+    struct resample_result result;
+    const struct operator* operator= & f.problem.forward_operator;
+    int64_t count = shape_elements(operator->measurement_shape);
+    float *y = malloc((size_t)count * sizeof *y);
+    struct array truth = golden(TINY, "img");
+    assert_int_equal(
+        operator_measure(operator, f.problem.task, truth.values, false, sigma, 3, 2, y, &f.status),
+        STATUS_OK);
+    struct trace trace = {.bounded = true};
+    struct resample_observer observer = {
+        .context = &trace, .step = count_step, .progress = count_progress};
+    resample_run(f.solver, y, &observer, &result, &f.status);
+    assert_status_ok(&f.status);
+    print_message("%s sigma %g: level %.3g -> final %.3g, %lld shortened\n", task, sigma,
+                  trace.loss_before, trace.last_loss, (long long)result.shortened);
+    assert_true(isfinite(trace.last_loss) && trace.last_loss < trace.loss_before);
+    free(y);
+    array_free(&truth);
+    resample_result_free(&result);
+    close_fixture(&f);
+}
+
+static void test_fast_descends(void **state)
+{
+    (void)state;
+    static const char *const tasks[] = {STEPS "/gaussian_deblur.yaml", STEPS "/inpainting.yaml",
+                                        STEPS "/super_resolution_x4.yaml",
+                                        STEPS "/ct_25_views.yaml"};
+    for (size_t i = 0; i < sizeof tasks / sizeof tasks[0]; i++)
+        for (int noisy = 0; noisy < 2; noisy++)
+            check_descent(tasks[i], noisy ? 0.01 : 0);
 }
 
 /* The loss is looked at before the update, and the iterate that had it is kept. */
@@ -416,11 +509,12 @@ static void expect_same_bytes(const struct resample_settings *a, const struct re
 static void test_same_bytes_for_threads(void **state)
 {
     (void)state;
-    struct resample_settings one = short_settings(PRESET_OFFICIAL), many = one;
-    one.threads = 1;
+    static const enum resample_preset presets[] = {PRESET_OFFICIAL, PRESET_FAST};
     const int threads[] = {2, 3, 7};
-    for (int i = 0; i < 3; i++) {
-        many.threads = threads[i];
+    for (int i = 0; i < 6; i++) {
+        struct resample_settings one = short_settings(presets[i / 3]), many = one;
+        one.threads = 1;
+        many.threads = threads[i % 3];
         expect_same_bytes(&one, &many, true);
     }
 }
@@ -436,12 +530,14 @@ static void test_seed_decides(void **state)
     b = a;
     b.ddim_eta = 0;
     expect_same_bytes(&a, &b, false);
+    a = b = short_settings(PRESET_FAST);
+    b.seed++;
+    expect_same_bytes(&a, &b, false);
 }
 
-static void test_same_bytes_under_memory_limit(void **state)
+static void check_memory_limit(enum resample_preset preset)
 {
-    (void)state;
-    struct resample_settings full = short_settings(PRESET_OFFICIAL), limited = full;
+    struct resample_settings full = short_settings(preset), limited = full;
     struct fixture f;
     struct memory_report report, least;
     open_fixture(&f, STEPS "/gaussian_deblur.yaml", &full);
@@ -454,6 +550,13 @@ static void test_same_bytes_under_memory_limit(void **state)
     close_fixture(&f);
     assert_true(least.total_bytes <= limited.memory_limit_bytes && least.recomputed_nodes > 0);
     expect_same_bytes(&full, &limited, true);
+}
+
+static void test_same_bytes_under_memory_limit(void **state)
+{
+    (void)state;
+    check_memory_limit(PRESET_OFFICIAL);
+    check_memory_limit(PRESET_FAST);
 }
 
 static void test_injected_noise(void **state)
@@ -481,12 +584,10 @@ static void test_injected_noise(void **state)
     free(noise);
 }
 
-static void test_interruption(void **state)
+static void check_interruption(enum resample_preset preset, const int moments[], int count)
 {
-    (void)state;
-    struct resample_settings settings = short_settings(PRESET_OFFICIAL);
-    const int moments[] = {1, 12, 28, 42}; /* guidance, pixel, latent, final */
-    for (int i = 0; i < 4; i++) {
+    struct resample_settings settings = short_settings(preset);
+    for (int i = 0; i < count; i++) {
         struct fixture f;
         struct trace trace = {.cancel_after = moments[i]};
         struct resample_result result;
@@ -507,6 +608,15 @@ static void test_interruption(void **state)
         resample_result_free(&result);
         close_fixture(&f);
     }
+}
+
+static void test_interruption(void **state)
+{
+    (void)state;
+    const int official[] = {1, 12, 28, 42}; /* guidance, pixel, latent, final */
+    const int fast[] = {1, 13, 40, 69};     /* pixel, pixel, level, final */
+    check_interruption(PRESET_OFFICIAL, official, 4);
+    check_interruption(PRESET_FAST, fast, 4);
 }
 
 static void test_nan_in_measurement(void **state)
@@ -691,6 +801,9 @@ int main(void)
         cmocka_unit_test(test_pixel_iterations),
         cmocka_unit_test(test_official_counts),
         cmocka_unit_test(test_paper_counts),
+        cmocka_unit_test(test_fast_counts),
+        cmocka_unit_test(test_fast_levels),
+        cmocka_unit_test(test_fast_descends),
         cmocka_unit_test(test_paper_stops_at_noise_level),
         cmocka_unit_test(test_paper_ignores_unreachable_entries),
         cmocka_unit_test(test_same_bytes_for_threads),

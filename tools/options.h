@@ -39,10 +39,10 @@ struct arguments {
     int64_t part, t, preset, ddim_steps, seed, threads, device, precision, memory_limit;
     int64_t resample_every, pixel_iterations, latent_iterations, size, count, type;
     int64_t levels, iterations, final_iterations, samples;
-    int64_t pixel_levels, latent_levels, pixel_fit_iterations;
+    int64_t latent_levels;
     int64_t n_samples_per_class, gpu;
     int64_t shape[3]; /* C,H,W; shape[0] UNSET when absent */
-    double ddim_eta, sigma, gamma, ddim_scale, sigma_max, sigma_min, pixel_gain;
+    double ddim_eta, sigma, gamma, ddim_scale, sigma_max, sigma_min;
     bool use_ema, no_quantize, noiseless, json, help;
     int word_count; /* the whole command line, for the record */
     char **words;

@@ -200,6 +200,8 @@ static void add_command(cJSON *object, const struct arguments *arguments)
 static void add_fast_settings(cJSON *json, const struct resample_settings *settings)
 {
     cJSON_AddNumberToObject(json, "levels", settings->levels);
+    cJSON_AddNumberToObject(json, "pixel_iterations", settings->pixel_iterations);
+    cJSON_AddNumberToObject(json, "latent_levels", settings->latent_levels);
     cJSON_AddNumberToObject(json, "iterations", settings->iterations);
     cJSON_AddNumberToObject(json, "final_iterations", settings->final_iterations);
     cJSON_AddNumberToObject(json, "sigma_max", settings->sigma_max);

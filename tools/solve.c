@@ -30,10 +30,7 @@ static int settings_from(struct resample_settings *settings, const struct argume
     override_integer(&settings->levels, arguments->levels);
     override_integer(&settings->iterations, arguments->iterations);
     override_integer(&settings->final_iterations, arguments->final_iterations);
-    override_integer(&settings->pixel_levels, arguments->pixel_levels);
     override_integer(&settings->latent_levels, arguments->latent_levels);
-    override_integer(&settings->pixel_fit_iterations, arguments->pixel_fit_iterations);
-    override_real(&settings->pixel_gain, arguments->pixel_gain);
     override_real(&settings->sigma_max, arguments->sigma_max);
     override_real(&settings->sigma_min, arguments->sigma_min);
     override_integer(&settings->ddim_steps, arguments->ddim_steps);
@@ -220,7 +217,8 @@ static int run_traced(struct resample_solver *solver, const struct problem *prob
     if (samples > 1)
         solve_samples(solver, problem, samples, trace, outcome, status);
     else
-        outcome->samples = solve_once(solver, problem, trace, &outcome->result, status) == STATUS_OK;
+        outcome->samples =
+            solve_once(solver, problem, trace, &outcome->result, status) == STATUS_OK;
     bool written = !ferror(trace);
     if (fclose(trace) != 0 || !written || rename(growing, final) != 0)
         status_set(status, STATUS_FAILURE, "cannot write %s: %s", final, strerror(errno));
