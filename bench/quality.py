@@ -33,6 +33,10 @@ METHODS = {
     "official-500": "--preset official --ddim_steps 500",
     "paper-50": "--preset paper --ddim_steps 50",
     "paper-100": "--preset paper --ddim_steps 100",
+    "fast-pixels": "--preset fast --latent-levels 0",
+    "fast": "--preset fast",
+    "fast-10": "--preset fast --iterations 10",
+    "fast-mean4": "--preset fast --samples 4",
 }
 
 

@@ -291,6 +291,83 @@ static void solve_gives_the_same_bytes_for_any_threads(void **state)
     assert_false(cli_same_bytes(*state, "threads_1/recon.npy", "other/recon.npy"));
 }
 
+#define FAST "--levels 3 --latent-levels 2 --iterations 2 --final-iterations 2 --pixel-iterations 3"
+
+/* Without a flag of the other presets' schedule the fast preset runs. */
+static void solve_is_fast_unless_told_otherwise(void **state)
+{
+    prepare(*state);
+    cli_ok(*state, "solve " TINY " --task_config @/blur.yaml --input @/truth.npy --save_dir @/fast "
+                   "--levels 3 --final-iterations 2 --threads 1 --seed 4");
+    check_files(*state, "fast");
+    check_trace(*state, "fast/trace.jsonl", 4);
+    cJSON *json = cli_json(*state, "fast/result.json");
+    const cJSON *settings = cJSON_GetObjectItem(json, "settings");
+    assert_string_equal(cJSON_GetObjectItem(settings, "preset")->valuestring, "fast");
+    assert_true(number(settings, "levels") == 3 && number(settings, "sigma") == 0.01);
+    const cJSON *counts = cJSON_GetObjectItem(json, "counts");
+    assert_true(number(counts, "unet_evaluations") == 3);
+    assert_true(number(counts, "decoder_vjps") == number(counts, "decoder_jvps"));
+    assert_true(number(counts, "decoder_vjps") > 0);
+    cJSON_Delete(json);
+}
+
+/* Several seeds: the mean of what each seed alone gives, and their deviation. */
+static void solve_takes_several_samples(void **state)
+{
+    prepare(*state);
+    cli_ok(*state, "solve " TINY " --task_config @/blur.yaml --input @/truth.npy --save_dir @/both "
+                   "--samples 2 --seed 7 --preset fast " FAST);
+    check_files(*state, "both");
+    assert_true(cli_exists(*state, "both/deviation.png") &&
+                cli_exists(*state, "both/sample_1.png"));
+    cJSON *json = cli_json(*state, "both/result.json");
+    assert_true(number(json, "samples") == 2);
+    const cJSON *each = cJSON_GetObjectItem(cJSON_GetObjectItem(json, "metrics"), "sample_psnr_db");
+    assert_int_equal(cJSON_GetArraySize(each), 2);
+    cJSON_Delete(json);
+    struct array mean = cli_array(*state, "both/recon.npy"),
+                 deviation = cli_array(*state, "both/deviation.npy"),
+                 a = cli_array(*state, "both/sample_0.npy"),
+                 b = cli_array(*state, "both/sample_1.npy");
+    double spread = 0;
+    for (int64_t i = 0; i < array_elements(&mean); i++) {
+        assert_true(fabsf(mean.values[i] - (a.values[i] + b.values[i]) / 2) < 1e-6f);
+        float half = fabsf(a.values[i] - b.values[i]) / sqrtf(2);
+        assert_true(fabsf(deviation.values[i] - half) < 1e-4f);
+        spread += deviation.values[i];
+    }
+    assert_true(spread > 0);
+    array_free(&mean);
+    array_free(&deviation);
+    array_free(&a);
+    array_free(&b);
+    cli_ok(*state, "solve " TINY " --task_config @/blur.yaml --input @/truth.npy --save_dir @/one "
+                   "--seed 7 --preset fast " FAST);
+    assert_true(cli_same_bytes(*state, "both/sample_0.npy", "one/recon.npy"));
+}
+
+/* A noise level that nobody gives is read off the measurement, and that is said. */
+static void solve_estimates_an_unknown_noise_level(void **state)
+{
+    prepare(*state);
+    cli_write_text(*state, "unknown.yaml",
+                   "measurement:\n  operator:\n    name: gaussian_blur\n    kernel_size: 13\n"
+                   "    intensity: 1.0\n  noise:\n    name: gaussian\n");
+    cli_ok(*state, "measure --task_config @/blur.yaml --input @/truth.npy --sigma 0.05 --output "
+                   "@/y.npy");
+    cli_ok(*state, "solve " TINY " --task_config @/unknown.yaml --measurement @/y.npy --save_dir "
+                   "@/estimated --preset fast " FAST);
+    char *notes = cli_text(*state, "stderr");
+    assert_non_null(strstr(notes, "estimated from the measurement"));
+    free(notes);
+    cJSON *json = cli_json(*state, "estimated/result.json");
+    const cJSON *settings = cJSON_GetObjectItem(json, "settings");
+    assert_true(cJSON_IsTrue(cJSON_GetObjectItem(settings, "sigma_estimated")));
+    assert_true(fabs(number(settings, "sigma") / 0.05 - 1) < 0.15);
+    cJSON_Delete(json);
+}
+
 static void solve_takes_sizes_other_than_the_models(void **state)
 {
     prepare(*state);
@@ -516,6 +593,9 @@ int main(void)
         IN_FOLDER(solve_writes_what_it_says),
         IN_FOLDER(solve_needs_no_truth_and_does_not_look_at_it),
         IN_FOLDER(solve_gives_the_same_bytes_for_any_threads),
+        IN_FOLDER(solve_is_fast_unless_told_otherwise),
+        IN_FOLDER(solve_takes_several_samples),
+        IN_FOLDER(solve_estimates_an_unknown_noise_level),
         IN_FOLDER(solve_takes_sizes_other_than_the_models),
         IN_FOLDER(solve_takes_injected_noise),
         IN_FOLDER(solve_takes_a_folder),

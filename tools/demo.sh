@@ -6,6 +6,5 @@ cd "$(dirname "$0")/.."
 sh tools/install.sh
 make -j"$(nproc)"
 build/resample solve --model models/ct-128 --task_config examples/ct/ct_25_views.yaml \
-    --input examples/ct/head_43.png --ddim_steps 50 --latent-iterations 300 --seed 0 \
-    --save_dir out/demo "$@"
+    --input examples/ct/head_43.png --seed 0 --save_dir out/demo "$@"
 echo "look at out/demo/comparison.png"

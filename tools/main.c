@@ -16,7 +16,7 @@ struct command {
 static const struct command commands[] = {
     {"solve", FOR_SOLVE, solve_command, "reconstruct pictures from measurements",
      "resample solve --model models/ct-128 --task_config examples/ct/ct_25_views.yaml "
-     "--input examples/ct/head_43.png --ddim_steps 50 --save_dir out"},
+     "--input examples/ct/head_43.png --save_dir out"},
     {"measure", FOR_MEASURE, measure_command, "measure a picture: y = A(x) + noise",
      "resample measure --task_config examples/ct/ct_25_views.yaml --input examples/ct/head_43.png "
      "--output y.npy"},
