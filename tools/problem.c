@@ -133,10 +133,12 @@ int problem_open(struct problem *problem, const struct session *session, struct 
     const int64_t image[4] = {1, problem->height, problem->width, problem->channels};
     if (operator_create(&problem->operator, session->task, image, problem->seed, status))
         return status->code;
-    if (problem->measurement_path ? check_measurement(&problem->operator, & problem->measurement,
-                                                      problem->measurement_path, status)
-                                  : make_measurement(problem, session, status) ||
-                                        estimate_sigma(problem, session, status))
+    if (problem->measurement_path)
+        check_measurement(&problem->operator, & problem->measurement, problem->measurement_path,
+                          status);
+    else
+        make_measurement(problem, session, status);
+    if (!status_ok(status) || estimate_sigma(problem, session, status))
         return status->code;
     return make_baseline(problem, status);
 }
