@@ -1,7 +1,7 @@
 """Picture quality against work: every method on every held-out CT slice, with several seeds.
 
     python bench/quality.py run --data DIR [--threads N] [--methods a,b] [--slices head:43,..] [--seeds 0,1,2]
-    python bench/quality.py report
+    python bench/quality.py report [--slices head:43,..]
 
 DIR holds head_hu.npz, chest_hu.npz and abdomen_hu.npz (arrays `hu` [slices,256,256] in Hounsfield
 units; weights.md says which series they are). `run` appends one line per solve to
@@ -97,6 +97,100 @@ def run(arguments):
                       f"  {result['decoder_evaluations']:5d} passes  {result['seconds']:6.1f} s", flush=True)
 
 
+def mean_and_error(values):
+    """Mean and its standard error (0 for one value)."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, 0.0
+    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
+    return mean, math.sqrt(variance / len(values))
+
+
+def products(row):
+    """Decoder passes: forward, vector-Jacobian and Jacobian-vector products, each counted."""
+    return row["decoder_evaluations"] + row["decoder_vjps"] + row["decoder_jvps"]
+
+
+def by_slice(rows, key):
+    """The mean over seeds of each slice: the slices are what the standard error is over."""
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["slice"], []).append(row[key])
+    return {name: sum(values) / len(values) for name, values in groups.items()}
+
+
+def print_table(rows):
+    print("| method | slices | solves | PSNR dB | SSIM | over FBP dB | over official-50 dB, same slices (least) | decoder passes: forward + VJP + JVP | encoder | UNet |")
+    print("|---|---|---|---|---|---|---|---|---|---|")
+    official = by_slice([r for r in rows if r["method"] == "official-50"], "psnr_db")
+    for method in METHODS:
+        own = [r for r in rows if r["method"] == method]
+        if not own:
+            continue
+        psnr = by_slice(own, "psnr_db")
+        mean, error = mean_and_error(list(psnr.values()))
+        fbp = by_slice(own, "fbp_psnr_db")
+        gain = [psnr[name] - official[name] for name in psnr if name in official]
+        paired = "-" if method == "official-50" or not gain else "{:+.2f} ± {:.2f}, n={} ({:+.2f})".format(*mean_and_error(gain), len(gain), min(gain))
+        average = lambda key: sum(r[key] for r in own) / len(own)
+        print(f"| {method} | {len(psnr)} | {len(own)} | {mean:.2f} ± {error:.2f} | {average('ssim'):.3f} | {mean - sum(fbp.values()) / len(fbp):+.2f} | {paired}"
+              f" | {average('decoder_evaluations'):.0f} + {average('decoder_vjps'):.0f} + {average('decoder_jvps'):.0f}"
+              f" | {average('encoder_evaluations'):.0f} | {average('unet_evaluations'):.0f} |")
+
+
+def print_slices(rows):
+    names = [name for name in all_slices() if any(r["slice"] == name for r in rows)]
+    used = [m for m in METHODS if any(r["method"] == m for r in rows)]
+    print("\n| slice | FBP | " + " | ".join(used) + " |\n|" + "---|" * (len(used) + 2))
+    for name in names:
+        own = [r for r in rows if r["slice"] == name]
+        cells = []
+        for method in used:
+            values = [r["psnr_db"] for r in own if r["method"] == method]
+            cells.append(f"{sum(values) / len(values):.2f} ({len(values)})" if values else "")
+        print(f"| {name} | {sum(r['fbp_psnr_db'] for r in own) / len(own):.2f} | " + " | ".join(cells) + " |")
+
+
+def draw(rows, path):
+    """Mean PSNR against decoder passes on the slices that every drawn method has."""
+    used = [m for m in METHODS if any(r["method"] == m for r in rows)]
+    common = set.intersection(*({r["slice"] for r in rows if r["method"] == m} for m in used))
+    points = []
+    for method in used:
+        own = [r for r in rows if r["method"] == method and r["slice"] in common]
+        passes = sum(map(products, own)) / len(own)
+        points.append((method, passes, *mean_and_error(list(by_slice(own, "psnr_db").values()))))
+    low, high = math.floor(min(p[2] for p in points) - 1), math.ceil(max(p[2] for p in points) + 1)
+    least, most = 10 ** math.floor(math.log10(min(p[1] for p in points))), 10 ** math.ceil(math.log10(max(p[1] for p in points)))
+    x = lambda passes: 70 + 600 * math.log(passes / least) / math.log(most / least)
+    y = lambda psnr: 340 - 300 * (psnr - low) / (high - low)
+    out = ['<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 400" font-family="sans-serif" font-size="13">', '<rect width="760" height="400" fill="white"/>']
+    for psnr in range(low, high + 1):
+        out.append(f'<path d="M70 {y(psnr):.1f}H670" stroke="#ddd"/><text x="60" y="{y(psnr) + 4:.1f}" text-anchor="end">{psnr}</text>')
+    decade = least
+    while decade <= most:
+        out.append(f'<path d="M{x(decade):.1f} 40V340" stroke="#ddd"/><text x="{x(decade):.1f}" y="360" text-anchor="middle">{decade}</text>')
+        decade *= 10
+    out.append('<text x="370" y="385" text-anchor="middle">decoder passes (forward, VJP and JVP each counted)</text>')
+    out.append(f'<text x="70" y="25">mean PSNR in dB, {len(common)} held-out slices, 25 views; bars: standard error over slices</text>')
+    for method, passes, mean, error in points:
+        color = "#c0392b" if method.startswith("fast") else "#2c3e50"
+        out.append(f'<path d="M{x(passes):.1f} {y(mean - error):.1f}V{y(mean + error):.1f}" stroke="{color}"/>'
+                   f'<circle cx="{x(passes):.1f}" cy="{y(mean):.1f}" r="5" fill="{color}"/><text x="{x(passes) + 9:.1f}" y="{y(mean) - 7:.1f}" fill="{color}">{method}</text>')
+    with open(path + ".part", "w") as file:
+        file.write("\n".join(out) + "\n</svg>\n")
+    os.rename(path + ".part", path)
+
+
+def report(arguments):
+    rows = [r for r in read_results() if not arguments.slices or r["slice"] in arguments.slices.split(",")]
+    if not rows:
+        sys.exit(f"quality: no results in {RESULTS}; `run` makes them")
+    print_table(rows)
+    print_slices(rows)
+    draw(rows, FIGURE)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
@@ -107,6 +201,9 @@ def main():
     runner.add_argument("--slices", default="")
     runner.add_argument("--seeds", default="0,1,2")
     runner.set_defaults(run=run)
+    reporter = commands.add_parser("report")
+    reporter.add_argument("--slices", default="")
+    reporter.set_defaults(run=report)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
