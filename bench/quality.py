@@ -2,11 +2,13 @@
 
     python bench/quality.py run --data DIR [--threads N] [--methods a,b] [--slices head:43,..] [--seeds 0,1,2]
     python bench/quality.py report [--slices head:43,..]
+    python bench/quality.py robustness --data DIR [--slices head:43] [--threads N]
 
 DIR holds head_hu.npz, chest_hu.npz and abdomen_hu.npz (arrays `hu` [slices,256,256] in Hounsfield
 units; weights.md says which series they are). `run` appends one line per solve to
 bench/quality/results.jsonl and skips what is there already, so it may be stopped and started again at
-any time. `report` prints the tables and draws bench/quality/quality.svg from that file.
+any time. `report` prints the tables and draws bench/quality/quality.svg from that file. `robustness`
+solves one slice under other noise, other geometries and other operators with the fast preset.
 
 The measurement is examples/ct/ct_25_views.yaml: 25 views, noise 0.01. A seed fixes the measurement's
 noise and every draw, so methods are compared on the same measurements.
@@ -67,15 +69,20 @@ def write_slice(data, name, path):
     numpy.save(path, x.astype(numpy.float32)[None, None])
 
 
-def solve(name, method, seed, data, threads):
+def run_engine(name, data, flags, task="examples/ct/ct_25_views.yaml"):
+    """result.json of one solve."""
     with tempfile.TemporaryDirectory() as folder:
         truth = os.path.join(folder, "truth.npy")
         write_slice(data, name, truth)
-        command = ["build/resample", "solve", "--model", "models/ct-128", "--task_config", "examples/ct/ct_25_views.yaml",
-                   "--input", truth, "--save_dir", os.path.join(folder, "out"), "--seed", str(seed), "--threads", str(threads)]
-        subprocess.run(command + METHODS[method].split(), cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = ["build/resample", "solve", "--model", "models/ct-128", "--task_config", task,
+                   "--input", truth, "--save_dir", os.path.join(folder, "out")]
+        subprocess.run(command + flags, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with open(os.path.join(folder, "out", "result.json")) as file:
-            result = json.load(file)
+            return json.load(file)
+
+
+def solve(name, method, seed, data, threads):
+    result = run_engine(name, data, METHODS[method].split() + ["--seed", str(seed), "--threads", str(threads)])
     metrics = result["metrics"]
     return {"slice": name, "method": method, "seed": seed, "psnr_db": metrics["psnr_db"], "ssim": metrics["ssim"],
             "fbp_psnr_db": metrics["baseline"]["psnr_db"], "fbp_ssim": metrics["baseline"]["ssim"], **result["counts"],
@@ -95,6 +102,24 @@ def run(arguments):
                     file.write(json.dumps(result) + "\n")
                 print(f"{name:11s} seed {seed}  {method:14s} {result['psnr_db']:6.2f} dB  FBP {result['fbp_psnr_db']:6.2f} dB"
                       f"  {result['decoder_evaluations']:5d} passes  {result['seconds']:6.1f} s", flush=True)
+
+
+def robustness(arguments):
+    operators = {f"CT, {views} views": f"name: ct_radon\n    views: {views}" for views in (10, 25, 60)}
+    operators["random mask, 70 % hidden"] = "name: inpainting\n  mask_opt:\n    mask_type: random\n    mask_prob_range: [0.7, 0.71]\n    image_size: 128"
+    operators["Gaussian blur, deviation 3"] = "name: gaussian_blur\n    kernel_size: 61\n    intensity: 3.0"
+    operators["super-resolution x4"] = "name: super_resolution\n    scale_factor: 4"
+    cases = [("CT, 25 views", sigma) for sigma in (0, 0.01, 0.05, 0.1)] + [(name, 0.01) for name in operators if name != "CT, 25 views"]
+    print("| operator | sigma | baseline dB | fast dB | steps shortened | passes forward + VJP + JVP |\n|---|---|---|---|---|---|")
+    for name, sigma in cases:
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as task:
+            task.write(f"measurement:\n  operator:\n    {operators[name]}\n  noise:\n    name: gaussian\n    sigma: {sigma}\n")
+            task.flush()
+            result = run_engine(arguments.slices, arguments.data, ["--preset", "fast", "--threads", str(arguments.threads)], task.name)
+        metrics, counts = result["metrics"], result["counts"]
+        baseline = metrics.get("baseline", {"psnr_db": math.nan})
+        print(f"| {name} | {sigma} | {baseline['psnr_db']:.2f} | {metrics['psnr_db']:.2f} | {counts['shortened_steps']}"
+              f" | {counts['decoder_evaluations']} + {counts['decoder_vjps']} + {counts['decoder_jvps']} |", flush=True)
 
 
 def mean_and_error(values):
@@ -204,6 +229,11 @@ def main():
     reporter = commands.add_parser("report")
     reporter.add_argument("--slices", default="")
     reporter.set_defaults(run=report)
+    robust = commands.add_parser("robustness")
+    robust.add_argument("--data", required=True)
+    robust.add_argument("--slices", default="head:43")
+    robust.add_argument("--threads", type=int, default=2)
+    robust.set_defaults(run=robustness)
     arguments = parser.parse_args()
     arguments.run(arguments)
 
