@@ -25,6 +25,7 @@ namespace simt
 machine simt_machine;
 static std::map<const void *, int> opted_in; /* dynamic shared bytes by kernel */
 static cudaError_t last_error;
+static simt_counters total_counters; /* of all launches since simt_reset */
 
 /* ---- fibres ---- */
 #ifdef __SANITIZE_ADDRESS__
@@ -259,6 +260,15 @@ static void run_grid(dim3 grid)
 
 using namespace simt;
 
+static void add_counters(void)
+{
+    enum { NUMBERS = sizeof(simt_counters) / sizeof(uint64_t) };
+    auto total = reinterpret_cast<uint64_t *>(&total_counters);
+    auto launch = reinterpret_cast<const uint64_t *>(&M.counters);
+    for (int i = 0; i < NUMBERS; i++)
+        total[i] += launch[i];
+}
+
 void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               void (*body)(const void *closure), const void *closure)
 {
@@ -281,6 +291,7 @@ void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     run_grid(grid);
     if (M.abandoned)
         last_error = cudaErrorLaunchFailure;
+    add_counters();
     finish_texts();
 }
 
@@ -307,12 +318,18 @@ void simt_reset(const struct simt_options *options)
     M.options = *options;
     opted_in.clear();
     last_error = cudaSuccess;
+    memset(&total_counters, 0, sizeof total_counters);
     clear_report();
 }
 
 const struct simt_counters *simt_last_counters(void)
 {
     return &M.counters;
+}
+
+const struct simt_counters *simt_total_counters(void)
+{
+    return &total_counters;
 }
 
 bool simt_watches_accesses(void)

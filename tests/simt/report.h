@@ -5,6 +5,7 @@
 #define TESTS_SIMT_REPORT_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -67,7 +68,7 @@ struct simt_banks {
     uint64_t requests, conflicts;
 };
 
-/* Of the last launch. cp.async counts as a load from global and a store to shared memory; an atomic
+/* Of a launch, or of several. cp.async counts as a load from global and a store to shared memory; an atomic
  * as a store. */
 struct simt_counters {
     struct simt_traffic global_load, global_store;
@@ -88,9 +89,16 @@ struct simt_options simt_default_options(void);
 void simt_reset(const struct simt_options *options);
 const struct simt_report *simt_errors(void);
 const struct simt_counters *simt_last_counters(void);
+/* Of all launches since simt_reset. */
+const struct simt_counters *simt_total_counters(void);
 const char *simt_kind_name(enum simt_kind kind);
 /* False in a build (ASan) that runs kernels without watching their accesses. */
 bool simt_watches_accesses(void);
+
+/* cudaMalloc, cudaFree, and cudaMemcpy either way, for tests in C. */
+void *simt_device_allocate(size_t bytes);
+void simt_device_free(void *memory);
+void simt_device_copy(void *target, const void *source, size_t bytes);
 
 #ifdef __cplusplus
 }
