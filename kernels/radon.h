@@ -23,7 +23,7 @@ struct radon_ray {
 
 /* Narrows [*enter, *leave] to where |position + t*direction| <= half. */
 RADON_FUNCTION void radon_clip(double position, double direction, double half, double *enter,
-                              double *leave)
+                               double *leave)
 {
     if (direction == 0) {
         if (fabs(position) > half)
@@ -36,7 +36,7 @@ RADON_FUNCTION void radon_clip(double position, double direction, double half, d
 }
 
 RADON_FUNCTION struct radon_ray radon_ray(const double *geometry, int64_t view, int64_t detector,
-                                         int64_t height, int64_t width)
+                                          int64_t height, int64_t width)
 {
     const double *angle = geometry + RADON_GEOMETRY_HEADER + 2 * view;
     double s = ((double)detector - geometry[RADON_CENTER]) * geometry[RADON_SPACING];

@@ -1,4 +1,5 @@
-/* Mirror at the border without repeating the edge (-1 -> 1), as often as needed. Shared by C and CUDA. */
+/* Mirror at the border without repeating the edge (-1 -> 1), as often as needed. Shared by C and
+ * CUDA. */
 #ifndef KERNELS_REFLECT_H
 #define KERNELS_REFLECT_H
 

@@ -193,7 +193,13 @@ static void search_ends_a_parabola(void **state)
     const struct tensor scalar = {&energy, TYPE_F32, {1, 1, 1, 1}};
     const struct tensor bend = {&curvature, TYPE_F32, {1, 1, 1, 1}};
     const struct tensor s = {search, TYPE_F32, {1, 1, 1, SEARCH_STATE}};
-#define VECTOR(name) {name, TYPE_F32, {1, 1, 1, PARABOLA}}
+#define VECTOR(name)                                                                               \
+    {                                                                                              \
+        name, TYPE_F32,                                                                            \
+        {                                                                                          \
+            1, 1, 1, PARABOLA                                                                      \
+        }                                                                                          \
+    }
     const struct tensor direction[] = {scalar, VECTOR(g), VECTOR(previous), VECTOR(d), s};
     const struct tensor step[] = {VECTOR(z), VECTOR(base), VECTOR(d), bend, s};
     const struct tensor stepped[] = {VECTOR(z), VECTOR(base), s};

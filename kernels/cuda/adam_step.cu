@@ -58,7 +58,6 @@ void cuda_adam_step(const kernel_call *call)
     LAUNCH(advance_adam, 1, 1, 0, stream_of(call), output_of<int>(call, 3), rate, beta1, beta2,
            corrections);
     map(call, function,
-        map_arrays<4, 3>{{p, input_of(call, 1), m, v},
-                         {p, m, v},
-                         (size_t)tensor_elements(&call->input[0])});
+        map_arrays<4, 3>{
+            {p, input_of(call, 1), m, v}, {p, m, v}, (size_t)tensor_elements(&call->input[0])});
 }

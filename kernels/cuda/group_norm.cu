@@ -16,7 +16,7 @@ struct grouping {
 static grouping grouping_of(const kernel_call *call, const tensor *x)
 {
     grouping s = {tiling_of(x, MOST_RUNS), (unsigned)call->attributes->group_norm.groups, 0,
-              call->attributes->group_norm.silu, false};
+                  call->attributes->group_norm.silu, false};
     s.group = s.t.channels / s.groups;
     return s;
 }
@@ -65,9 +65,9 @@ template <unsigned WIDTH> struct channel_factors {
 };
 
 template <unsigned WIDTH>
-__device__ static inline channel_factors<WIDTH> factors_of(const grouping &s, const float2 *statistics,
-                                                           const float *gamma, const float *beta,
-                                                           unsigned channel)
+__device__ static inline channel_factors<WIDTH>
+factors_of(const grouping &s, const float2 *statistics, const float *gamma, const float *beta,
+           unsigned channel)
 {
     channel_factors<WIDTH> factors;
     for (unsigned k = 0; k < WIDTH; k++) {
@@ -207,8 +207,8 @@ struct slope {
 };
 
 template <unsigned WIDTH>
-__device__ static inline slope slope_at(const grouping &s, const channel_factors<WIDTH> &f, unsigned k,
-                                        float x)
+__device__ static inline slope slope_at(const grouping &s, const channel_factors<WIDTH> &f,
+                                        unsigned k, float x)
 {
     float v = (x - f.mean.at[k]) * f.reciprocal.at[k], slope = f.gamma.at[k];
     if (s.silu)
@@ -264,8 +264,7 @@ __global__ void __launch_bounds__(REDUCE_THREADS)
 }
 
 template <unsigned WIDTH>
-__global__ void __launch_bounds__(TILE_THREADS)
-    apply_derivative(derivative b, const float2 *totals)
+__global__ void __launch_bounds__(TILE_THREADS) apply_derivative(derivative b, const float2 *totals)
 {
     const grouping &s = b.s;
     tile_place place = place_in_tile(s.t);
@@ -283,8 +282,7 @@ __global__ void __launch_bounds__(TILE_THREADS)
         pack<WIDTH> value = load_pack<WIDTH>(b.x + at), d = load_pack<WIDTH>(b.d + at);
         for (unsigned k = 0; k < WIDTH; k++) {
             slope here = slope_at(s, f, k, value.at[k]);
-            float rest =
-                d.at[k] * here.before - sum.at[k] - here.normalized * product.at[k];
+            float rest = d.at[k] * here.before - sum.at[k] - here.normalized * product.at[k];
             d.at[k] = here.after * f.reciprocal.at[k] * rest;
         }
         store_pack(b.result + at, d);

@@ -16,12 +16,14 @@ template <unsigned WIDTH> __device__ static inline pack<WIDTH> load_pack(const f
     return *reinterpret_cast<const pack<WIDTH> *>(p);
 }
 
-template <unsigned WIDTH> __device__ static inline void store_pack(float *p, const pack<WIDTH> &value)
+template <unsigned WIDTH>
+__device__ static inline void store_pack(float *p, const pack<WIDTH> &value)
 {
     *reinterpret_cast<pack<WIDTH> *>(p) = value;
 }
 
-constexpr unsigned MAP_THREADS = 256;
+/* Left to itself, ptxas spills a few registers to fit more blocks than that. */
+constexpr unsigned MAP_THREADS = 256, BLOCKS_PER_SM = 4;
 
 template <int INPUTS, int OUTPUTS> struct map_arrays {
     const float *in[INPUTS];
@@ -50,7 +52,7 @@ __device__ static inline void map_pack(const Function &function,
 
 /* All inputs are read before any output is written: an output may be an input's memory. */
 template <typename Function, int INPUTS, int OUTPUTS>
-__global__ void __launch_bounds__(MAP_THREADS)
+__global__ void __launch_bounds__(MAP_THREADS, BLOCKS_PER_SM)
     map_elements(Function function, map_arrays<INPUTS, OUTPUTS> arrays)
 {
     size_t at = ((size_t)blockIdx.x * MAP_THREADS + threadIdx.x) * PACK;

@@ -92,8 +92,9 @@ __device__ static inline double gather_ray(const traced_ray &ray, const pixel &p
 {
     float across = (float)ray.column_step, down = (float)ray.row_step;
     float length = sqrtf(across * across + down * down);
-    float nearest = ((float)(pixel.column - ray.column) * across +
-                     (float)(pixel.row - ray.row) * down) / (length * length);
+    float nearest =
+        ((float)(pixel.column - ray.column) * across + (float)(pixel.row - ray.row) * down) /
+        (length * length);
     int first = max((int)floorf(nearest - REACH / length), 0);
     int last = min((int)ceilf(nearest + REACH / length), (int)ray.samples - 1);
     double sum = 0;

@@ -198,6 +198,6 @@ void cuda_sum_spatial(const kernel_call *call)
     tiling t = tiling_of(x, SPATIAL_RUNS);
     double *parts = static_cast<double *>(call->workspace);
     LAUNCH_TILES(sum_tile, t, x, stream_of(call), t, input_of(call, 0), parts);
-    LAUNCH(fold_tiles,
-           dim3(ceil_divide(t.channels, TILE_THREADS), (unsigned)x->shape[0]), TILE_THREADS, 0, stream_of(call), t, parts, output_of(call, 0));
+    LAUNCH(fold_tiles, dim3(ceil_divide(t.channels, TILE_THREADS), (unsigned)x->shape[0]),
+           TILE_THREADS, 0, stream_of(call), t, parts, output_of(call, 0));
 }

@@ -123,9 +123,8 @@ void cuda_keep_best(const kernel_call *call)
 {
     float *best_loss = output_of(call, 0);
     map(call, better_function{input_of(call, 0), best_loss},
-        map_arrays<1, 1>{{input_of(call, 1)},
-                         {output_of(call, 1)},
-                         (size_t)tensor_elements(&call->input[1])});
+        map_arrays<1, 1>{
+            {input_of(call, 1)}, {output_of(call, 1)}, (size_t)tensor_elements(&call->input[1])});
     LAUNCH(record_loss, 1, 1, 0, stream_of(call), input_of(call, 0), best_loss);
 }
 

@@ -25,14 +25,13 @@ struct direction_space {
 static direction_space direction_space_of(const kernel_call *call)
 {
     size_t count = (size_t)tensor_elements(&call->input[1]);
-    unsigned blocks = (unsigned)min(ceil_divide<size_t>(count, REDUCE_THREADS), 
-                                    (size_t)PRODUCTS_BLOCKS);
+    unsigned blocks =
+        (unsigned)min(ceil_divide<size_t>(count, REDUCE_THREADS), (size_t)PRODUCTS_BLOCKS);
     products *parts = static_cast<products *>(call->workspace);
     return {reinterpret_cast<float *>(parts + blocks), parts, blocks};
 }
 
-__device__ static inline products block_products(const products &p,
-                                                 double shared[4][REDUCE_WARPS])
+__device__ static inline products block_products(const products &p, double shared[4][REDUCE_WARPS])
 {
     return {block_sum(p.square, shared[0]), block_sum(p.old_square, shared[1]),
             block_sum(p.overlap, shared[2]), block_sum(p.slope, shared[3])};
@@ -171,8 +170,7 @@ void cuda_search_step(const kernel_call *call)
     float *z = output_of(call, 0), *base = output_of(call, 1), *search = output_of(call, 2);
     const float *curvature = input_of(call, 3);
     map(call, step_function{search, curvature, false, 0},
-        map_arrays<3, 2>{{z, base, input_of(call, 2)},
-                         {z, base},
-                         (size_t)tensor_elements(&call->input[0])});
+        map_arrays<3, 2>{
+            {z, base, input_of(call, 2)}, {z, base}, (size_t)tensor_elements(&call->input[0])});
     LAUNCH(record_step, 1, 1, 0, stream_of(call), curvature, search);
 }

@@ -3,7 +3,8 @@
 #include "kernels/cuda/call.cuh"
 #include "kernels/reflect.h"
 
-constexpr unsigned TAP_THREADS = 256;
+/* Left to itself, ptxas spills a few registers to fit more blocks than that. */
+constexpr unsigned TAP_THREADS = 256, BLOCKS_PER_SM = 4;
 
 struct tap_list {
     const int2 *offset; /* (dy, dx) */
@@ -34,7 +35,7 @@ __device__ static inline float value_at(const tap_shape &s, const tap_place &pla
     return place.channel[((size_t)row * s.width + column) * s.channels];
 }
 
-__global__ void __launch_bounds__(TAP_THREADS)
+__global__ void __launch_bounds__(TAP_THREADS, BLOCKS_PER_SM)
     filter_taps(tap_shape s, tap_list taps, const float *x, float *y)
 {
     unsigned i = blockIdx.x * TAP_THREADS + threadIdx.x;
@@ -70,8 +71,7 @@ __device__ static inline sources sources_of(int index, int offset, int length)
     int period = 2 * (length - 1);
     int direct = remainder_of(index - offset, period);
     int mirrored = remainder_of(-index - offset, period);
-    return {direct < length ? direct : -1,
-            mirrored < length && mirrored != direct ? mirrored : -1};
+    return {direct < length ? direct : -1, mirrored < length && mirrored != direct ? mirrored : -1};
 }
 
 __device__ static inline float sum_in_row(const tap_shape &s, const tap_place &place, int row,
@@ -85,7 +85,7 @@ __device__ static inline float sum_in_row(const tap_shape &s, const tap_place &p
     return sum;
 }
 
-__global__ void __launch_bounds__(TAP_THREADS)
+__global__ void __launch_bounds__(TAP_THREADS, BLOCKS_PER_SM)
     gather_taps(tap_shape s, tap_list taps, const float *dy, float *dx)
 {
     unsigned i = blockIdx.x * TAP_THREADS + threadIdx.x;

@@ -6,7 +6,9 @@
 
 #include "kernels/cuda/pack.cuh"
 
-constexpr unsigned TILE_THREADS = 256, TILE_COLUMNS = 32, TILE_PIXELS = 32 /* at least */;
+constexpr unsigned TILE_THREADS = 256, TILE_COLUMNS = 32;
+/* At least so many for a thread, which first fetches what belongs to its channels. */
+constexpr unsigned TILE_PIXELS = 8;
 
 struct tiling {
     unsigned pixels, channels;  /* of a picture */
@@ -25,7 +27,7 @@ static inline tiling tiling_of(const tensor *x, unsigned most_runs)
     t.slices = ceil_divide(packs, TILE_COLUMNS);
     t.columns = ceil_divide(packs, t.slices);
     t.rows = TILE_THREADS / t.columns;
-    t.run = max(ceil_divide(t.pixels, most_runs), TILE_PIXELS);
+    t.run = max(ceil_divide(t.pixels, most_runs), t.rows * TILE_PIXELS);
     t.runs = ceil_divide(t.pixels, t.run);
     return t;
 }

@@ -38,8 +38,7 @@ __device__ static inline void load_codes(float (*tile)[PITCH], const codebook &b
     for (unsigned i = threadIdx.x % 32; i < CODES * depth; i += 32) {
         unsigned code = i / depth, c = i % depth;
         bool inside = first + code < book.count;
-        tile[c][code] =
-            inside ? book.codes[(size_t)(first + code) * book.width + from + c] : 0;
+        tile[c][code] = inside ? book.codes[(size_t)(first + code) * book.width + from + c] : 0;
     }
 }
 
@@ -125,7 +124,6 @@ void cuda_vector_quantize(const kernel_call *call)
     const int64_t *shape = call->input[0].shape;
     unsigned points = (unsigned)(shape[0] * shape[1] * shape[2]);
     codebook book = {input_of(call, 1), (unsigned)call->input[1].shape[2], (unsigned)shape[3]};
-    LAUNCH(quantize_vectors, ceil_divide(points, POINTS), SEARCH_THREADS, 0,
-           stream_of(call), input_of(call, 0), book, points, output_of(call, 0),
-           output_of<int>(call, 1));
+    LAUNCH(quantize_vectors, ceil_divide(points, POINTS), SEARCH_THREADS, 0, stream_of(call),
+           input_of(call, 0), book, points, output_of(call, 0), output_of<int>(call, 1));
 }

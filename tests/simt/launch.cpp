@@ -10,6 +10,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -104,6 +105,10 @@ static void prepare_stack(thread &thread)
         thread.stack = static_cast<char *>(memory) + guard;
         thread.log = static_cast<logged_access *>(malloc(LOG_CAPACITY * sizeof *thread.log));
     }
+#ifdef __SANITIZE_ADDRESS__
+    /* the last fibre here never returned from its frames */
+    __asan_unpoison_memory_region(thread.stack, STACK_BYTES);
+#endif
     void **top = reinterpret_cast<void **>(thread.stack + STACK_BYTES) - 2;
     *top = reinterpret_cast<void *>(run_thread);
     thread.stack_pointer = top - SAVED_REGISTERS;

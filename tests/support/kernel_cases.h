@@ -1,5 +1,5 @@
-/* Every kernel's cases: awkward shapes, and what an implementation is held to. A case runs on a table
- * of kernels as an instance; the checks fail the test with the case's number. */
+/* Every kernel's cases: awkward shapes, and what an implementation is held to. A case runs on a
+ * table of kernels as an instance; the checks fail the test with the case's number. */
 #ifndef TESTS_SUPPORT_KERNEL_CASES_H
 #define TESTS_SUPPORT_KERNEL_CASES_H
 

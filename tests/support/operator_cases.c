@@ -72,7 +72,8 @@ static void problem_free(struct problem *problem)
     free(problem->output.data);
 }
 
-static void axis_case(check_problem *check, int axis, int64_t n, int64_t h, int64_t w, int64_t c, int64_t length)
+static void axis_case(check_problem *check, int axis, int64_t n, int64_t h, int64_t w, int64_t c,
+                      int64_t length)
 {
     struct problem p = {.id = KERNEL_axis_filter};
     p.attributes.axis_filter.axis = axis;
