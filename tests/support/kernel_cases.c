@@ -222,6 +222,8 @@ const struct test_case kernel_cases[] = {
      OUT_I32(1, 19, 17, 1)}, 1e-6, true},
     {KERNEL_vector_quantize, {{0}}, {IN(2, 5, 7, 11), IN(1, 1, 270, 11)}, {OUT(2, 5, 7, 11),
      OUT_I32(2, 5, 7, 1)}, 1e-6, true},
+    {KERNEL_vector_quantize, {{0}}, {IN(1, 5, 7, 3), IN(1, 1, 8192, 3)}, {OUT(1, 5, 7, 3),
+     OUT_I32(1, 5, 7, 1)}, 1e-6, true},
     {KERNEL_vector_quantize, {{0}}, {IN(1, 1, 1, 3), IN(1, 1, 1, 3)}, {OUT(1, 1, 1, 3),
      OUT_I32(1, 1, 1, 1)}, 1e-6, true},
     /* codes so near each other that rounding alone decides */
