@@ -82,6 +82,17 @@ factors_of(const grouping &s, const float2 *statistics, const float *gamma, cons
 
 /* ---- forward ---- */
 
+template <unsigned WIDTH>
+__device__ static inline void add_deviations(const pack<WIDTH> &value, const pack<WIDTH> &shift,
+                                             pack<WIDTH> &sum, pack<WIDTH> &square)
+{
+    for (unsigned k = 0; k < WIDTH; k++) {
+        float d = value.at[k] - shift.at[k];
+        sum.at[k] += d;
+        square.at[k] += d * d;
+    }
+}
+
 /* Per channel of a tile the mean and the sum of squared deviations from it. Sums are of x - x0, x0
  * the tile's first pixel: the shift keeps the squares from cancelling. */
 template <unsigned WIDTH>
@@ -93,13 +104,12 @@ __global__ void __launch_bounds__(TILE_THREADS)
     if (place.working) {
         pack<WIDTH> shift = load_pack<WIDTH>(x + tile_offset(s.t, place, place.first));
         pack<WIDTH> sum = {}, square = {};
-        for (unsigned p = place.first + place.row; p < place.end; p += s.t.rows) {
-            pack<WIDTH> value = load_pack<WIDTH>(x + tile_offset(s.t, place, p));
-            for (unsigned k = 0; k < WIDTH; k++) {
-                float d = value.at[k] - shift.at[k];
-                sum.at[k] += d;
-                square.at[k] += d * d;
-            }
+        for (unsigned p = place.first + place.row; p < place.end; p += TILE_STEP * s.t.rows) {
+            pack<WIDTH> value[TILE_STEP];
+            load_pixels(s.t, place, x, p, value);
+            for (unsigned i = 0; i < TILE_STEP; i++)
+                if (p + i * s.t.rows < place.end)
+                    add_deviations(value[i], shift, sum, square);
         }
         store_rows(sums, sum, square);
     }
@@ -139,6 +149,18 @@ __global__ void __launch_bounds__(REDUCE_THREADS)
 }
 
 template <unsigned WIDTH>
+__device__ static inline pack<WIDTH> normalized(const grouping &s, const channel_factors<WIDTH> &f,
+                                                pack<WIDTH> value)
+{
+    for (unsigned k = 0; k < WIDTH; k++) {
+        float scale = f.reciprocal.at[k] * f.gamma.at[k];
+        float u = (value.at[k] - f.mean.at[k]) * scale + f.beta.at[k];
+        value.at[k] = s.silu ? silu_of(u) : u;
+    }
+    return value;
+}
+
+template <unsigned WIDTH>
 __global__ void __launch_bounds__(TILE_THREADS)
     normalize_tile(grouping s, const float *x, const float *gamma, const float *beta,
                    const float2 *statistics, float *y)
@@ -147,15 +169,12 @@ __global__ void __launch_bounds__(TILE_THREADS)
     if (!place.working)
         return;
     channel_factors<WIDTH> f = factors_of<WIDTH>(s, statistics, gamma, beta, place.channel);
-    for (unsigned p = place.first + place.row; p < place.end; p += s.t.rows) {
-        size_t at = tile_offset(s.t, place, p);
-        pack<WIDTH> value = load_pack<WIDTH>(x + at);
-        for (unsigned k = 0; k < WIDTH; k++) {
-            float scale = f.reciprocal.at[k] * f.gamma.at[k];
-            float u = (value.at[k] - f.mean.at[k]) * scale + f.beta.at[k];
-            value.at[k] = s.silu ? silu_of(u) : u;
-        }
-        store_pack(y + at, value);
+    for (unsigned p = place.first + place.row; p < place.end; p += TILE_STEP * s.t.rows) {
+        pack<WIDTH> value[TILE_STEP];
+        load_pixels(s.t, place, x, p, value);
+        for (unsigned i = 0; i < TILE_STEP; i++)
+            value[i] = normalized(s, f, value[i]);
+        store_pixels(s.t, place, y, p, value);
     }
 }
 
@@ -216,6 +235,18 @@ __device__ static inline slope slope_at(const grouping &s, const channel_factors
     return {v, s.forward ? 1 : slope, s.forward ? slope : 1};
 }
 
+template <unsigned WIDTH>
+__device__ static inline void add_derivatives(const grouping &s, const channel_factors<WIDTH> &f,
+                                              const pack<WIDTH> &value, const pack<WIDTH> &d,
+                                              pack<WIDTH> &sum, pack<WIDTH> &product)
+{
+    for (unsigned k = 0; k < WIDTH; k++) {
+        slope at = slope_at(s, f, k, value.at[k]);
+        sum.at[k] += d.at[k] * at.before;
+        product.at[k] += d.at[k] * at.before * at.normalized;
+    }
+}
+
 /* Per channel of a tile the sums of d and of d*v. */
 template <unsigned WIDTH>
 __global__ void __launch_bounds__(TILE_THREADS) tile_derivatives(derivative b, float2 *parts)
@@ -227,14 +258,12 @@ __global__ void __launch_bounds__(TILE_THREADS) tile_derivatives(derivative b, f
         channel_factors<WIDTH> f =
             factors_of<WIDTH>(s, b.statistics, b.gamma, b.beta, place.channel);
         pack<WIDTH> sum = {}, product = {};
-        for (unsigned p = place.first + place.row; p < place.end; p += s.t.rows) {
-            pack<WIDTH> value = load_pack<WIDTH>(b.x + tile_offset(s.t, place, p));
-            pack<WIDTH> d = load_pack<WIDTH>(b.d + tile_offset(s.t, place, p));
-            for (unsigned k = 0; k < WIDTH; k++) {
-                slope at = slope_at(s, f, k, value.at[k]);
-                sum.at[k] += d.at[k] * at.before;
-                product.at[k] += d.at[k] * at.before * at.normalized;
-            }
+        for (unsigned p = place.first + place.row; p < place.end; p += TILE_STEP * s.t.rows) {
+            pack<WIDTH> value[TILE_STEP], d[TILE_STEP]; /* d = 0 beyond the tile adds nothing */
+            load_pixels(s.t, place, b.x, p, value);
+            load_pixels(s.t, place, b.d, p, d);
+            for (unsigned i = 0; i < TILE_STEP; i++)
+                add_derivatives(s, f, value[i], d[i], sum, product);
         }
         store_rows(sums, sum, product);
     }
@@ -264,6 +293,19 @@ __global__ void __launch_bounds__(REDUCE_THREADS)
 }
 
 template <unsigned WIDTH>
+__device__ static inline pack<WIDTH> derived(const grouping &s, const channel_factors<WIDTH> &f,
+                                             const pack<WIDTH> &value, pack<WIDTH> d,
+                                             const pack<WIDTH> &sum, const pack<WIDTH> &product)
+{
+    for (unsigned k = 0; k < WIDTH; k++) {
+        slope here = slope_at(s, f, k, value.at[k]);
+        float rest = d.at[k] * here.before - sum.at[k] - here.normalized * product.at[k];
+        d.at[k] = here.after * f.reciprocal.at[k] * rest;
+    }
+    return d;
+}
+
+template <unsigned WIDTH>
 __global__ void __launch_bounds__(TILE_THREADS) apply_derivative(derivative b, const float2 *totals)
 {
     const grouping &s = b.s;
@@ -277,15 +319,13 @@ __global__ void __launch_bounds__(TILE_THREADS) apply_derivative(derivative b, c
         sum.at[k] = total.x;
         product.at[k] = total.y;
     }
-    for (unsigned p = place.first + place.row; p < place.end; p += s.t.rows) {
-        size_t at = tile_offset(s.t, place, p);
-        pack<WIDTH> value = load_pack<WIDTH>(b.x + at), d = load_pack<WIDTH>(b.d + at);
-        for (unsigned k = 0; k < WIDTH; k++) {
-            slope here = slope_at(s, f, k, value.at[k]);
-            float rest = d.at[k] * here.before - sum.at[k] - here.normalized * product.at[k];
-            d.at[k] = here.after * f.reciprocal.at[k] * rest;
-        }
-        store_pack(b.result + at, d);
+    for (unsigned p = place.first + place.row; p < place.end; p += TILE_STEP * s.t.rows) {
+        pack<WIDTH> value[TILE_STEP], d[TILE_STEP];
+        load_pixels(s.t, place, b.x, p, value);
+        load_pixels(s.t, place, b.d, p, d);
+        for (unsigned i = 0; i < TILE_STEP; i++)
+            d[i] = derived(s, f, value[i], d[i], sum, product);
+        store_pixels(s.t, place, b.result, p, d);
     }
 }
 

@@ -9,6 +9,8 @@
 constexpr unsigned TILE_THREADS = 256, TILE_COLUMNS = 32;
 /* At least so many for a thread, which first fetches what belongs to its channels. */
 constexpr unsigned TILE_PIXELS = 8;
+/* So many a thread fetches together, as loads do not wait for each other. */
+constexpr unsigned TILE_STEP = 4;
 
 struct tiling {
     unsigned pixels, channels;  /* of a picture */
@@ -72,6 +74,27 @@ __device__ static inline size_t tile_offset(const tiling &t, const tile_place &p
                                             unsigned pixel)
 {
     return place.picture + (size_t)pixel * t.channels + place.channel;
+}
+
+/* The thread's pixels first, first + rows, ... as far as the tile goes; zeros beyond. */
+template <unsigned WIDTH>
+__device__ static inline void load_pixels(const tiling &t, const tile_place &place, const float *x,
+                                          unsigned first, pack<WIDTH> value[TILE_STEP])
+{
+    for (unsigned i = 0; i < TILE_STEP; i++) {
+        value[i] = {};
+        if (first + i * t.rows < place.end)
+            value[i] = load_pack<WIDTH>(x + tile_offset(t, place, first + i * t.rows));
+    }
+}
+
+template <unsigned WIDTH>
+__device__ static inline void store_pixels(const tiling &t, const tile_place &place, float *y,
+                                           unsigned first, const pack<WIDTH> value[TILE_STEP])
+{
+    for (unsigned i = 0; i < TILE_STEP; i++)
+        if (first + i * t.rows < place.end)
+            store_pack(y + tile_offset(t, place, first + i * t.rows), value[i]);
 }
 
 /* The channel of the tile that a thread folds over the rows, or none. */
