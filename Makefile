@@ -105,8 +105,8 @@ $(BUILD)/%.nvcc.o: %.cu
 $(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(call compiled,$(SIMT_KERNELS)),-DNVCC_BUILDS)
 $(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(call emulated,$(SIMT_KERNELS)) | $(call compiled,$(SIMT_KERNELS))
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
-$(BUILD)/tests/test_cuda_kernels: $(BUILD)/tests/test_cuda_kernels.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
-                                  $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES))
+$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
+                           $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES))
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills
 cuda-report:

@@ -1,6 +1,7 @@
 /* The CUDA kernels in the SIMT emulator against the plain kernels in float: every case of every
  * kernel in several orders of threads, with nothing reported and the same bytes, and the memory
  * traffic of shapes as networks have them. Convolution and attention have tests of their own. */
+#include "tests/simt/device.h"
 #include "tests/simt/report.h"
 #include "tests/support/kernel_cases.h"
 #include "tests/support/operator_cases.h"
@@ -40,32 +41,24 @@ static void assert_nothing_reported(const char *what)
 static struct tensor to_device(const struct tensor *host)
 {
     struct tensor device = *host;
-    if (host->data) {
-        device.data = simt_device_allocate(tensor_bytes(host));
-        assert_non_null(device.data);
-        simt_device_copy(device.data, host->data, tensor_bytes(host));
-    }
+    if (host->data)
+        device.data = device_memory(host->data, tensor_bytes(host));
     return device;
 }
 
 static void from_device(const struct tensor *device, const struct tensor *host)
 {
     if (host->data)
-        simt_device_copy(host->data, device->data, tensor_bytes(host));
+        device_read(host->data, device->data, tensor_bytes(host));
 }
 
 static void run_kernel(enum kernel_id id, struct kernel_call *call)
 {
     const struct kernel *kernel = &kernels_cuda()->kernel[id];
     size_t bytes = kernel->workspace_bytes ? kernel->workspace_bytes(call) : 0;
-    unsigned char *poison = malloc(bytes + 1);
-    assert_non_null(poison);
-    memset(poison, POISON, bytes);
-    call->workspace = simt_device_allocate(bytes + 1);
-    simt_device_copy(call->workspace, poison, bytes);
+    call->workspace = device_memory(NULL, bytes);
     kernel->run(call);
-    simt_device_free(call->workspace);
-    free(poison);
+    device_release(call->workspace);
 }
 
 /* Outputs that are inputs' memory on the host are so on the device. */
@@ -89,12 +82,12 @@ static void run_on_device(enum kernel_id id, const union attributes *attributes,
     run_kernel(id, &call);
     for (int i = 0; i < kernel_inputs(id); i++) {
         from_device(&inputs[i], &input[i]);
-        simt_device_free(inputs[i].data);
+        device_release(inputs[i].data);
     }
     for (int o = 0; o < kernel_outputs(id); o++)
         if (!aliased[o]) {
             from_device(&outputs[o], &output[o]);
-            simt_device_free(outputs[o].data);
+            device_release(outputs[o].data);
         }
 }
 
@@ -112,11 +105,14 @@ static const int64_t *network_shape(const struct test_case *c)
 
 static void check_traffic(const int64_t *shape)
 {
-    const struct simt_counters *all = simt_total_counters();
-    double sectors = (double)(all->global_load.sectors + all->global_store.sectors);
-    double ideal = (double)(all->global_load.ideal_sectors + all->global_store.ideal_sectors);
-    double conflicts = (double)(all->shared_load.conflicts + all->shared_store.conflicts);
-    double requests = (double)(all->shared_load.requests + all->shared_store.requests);
+    double sectors = 0, ideal = 0, conflicts = 0, requests = 0;
+    for (int i = 0; i < simt_launches(); i++) {
+        const struct simt_counters *c = &simt_launch_number(i)->counters;
+        sectors += (double)(c->global_load.sectors + c->global_store.sectors);
+        ideal += (double)(c->global_load.ideal_sectors + c->global_store.ideal_sectors);
+        conflicts += (double)(c->shared_load.conflicts + c->shared_store.conflicts);
+        requests += (double)(c->shared_load.requests + c->shared_store.requests);
+    }
     print_message("    [%d,%d,%d,%d]: %.3f x the ideal sectors, bank conflicts %.1f %%\n",
                   (int)shape[0], (int)shape[1], (int)shape[2], (int)shape[3], sectors / ideal,
                   100 * conflicts / fmax(requests, 1));

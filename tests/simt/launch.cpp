@@ -26,7 +26,6 @@ namespace simt
 machine simt_machine;
 static std::map<const void *, int> opted_in; /* dynamic shared bytes by kernel */
 static cudaError_t last_error;
-static simt_counters total_counters; /* of all launches since simt_reset */
 
 /* ---- fibres ---- */
 #ifdef __SANITIZE_ADDRESS__
@@ -250,6 +249,8 @@ static void start_launch(dim3 grid, dim3 block)
     blockDim = block;
 }
 
+static std::vector<simt_launch> launches;
+
 static void run_grid(dim3 grid)
 {
     M.block = 0;
@@ -264,15 +265,6 @@ static void run_grid(dim3 grid)
 } // namespace simt
 
 using namespace simt;
-
-static void add_counters(void)
-{
-    enum { NUMBERS = sizeof(simt_counters) / sizeof(uint64_t) };
-    auto total = reinterpret_cast<uint64_t *>(&total_counters);
-    auto launch = reinterpret_cast<const uint64_t *>(&M.counters);
-    for (int i = 0; i < NUMBERS; i++)
-        total[i] += launch[i];
-}
 
 void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               void (*body)(const void *closure), const void *closure)
@@ -294,9 +286,9 @@ void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     start_launch(grid, block);
     start_launch_memory(symbol.variables, shared_bytes);
     run_grid(grid);
+    launches.push_back({M.kernel, M.counters});
     if (M.abandoned)
         last_error = cudaErrorLaunchFailure;
-    add_counters();
     finish_texts();
 }
 
@@ -322,8 +314,8 @@ void simt_reset(const struct simt_options *options)
 {
     M.options = *options;
     opted_in.clear();
+    launches.clear();
     last_error = cudaSuccess;
-    memset(&total_counters, 0, sizeof total_counters);
     clear_report();
 }
 
@@ -332,9 +324,14 @@ const struct simt_counters *simt_last_counters(void)
     return &M.counters;
 }
 
-const struct simt_counters *simt_total_counters(void)
+int simt_launches(void)
 {
-    return &total_counters;
+    return static_cast<int>(launches.size());
+}
+
+const struct simt_launch *simt_launch_number(int launch)
+{
+    return &launches[launch];
 }
 
 bool simt_watches_accesses(void)

@@ -5,7 +5,6 @@
 #define TESTS_SIMT_REPORT_H
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -68,7 +67,7 @@ struct simt_banks {
     uint64_t requests, conflicts;
 };
 
-/* Of a launch, or of several. cp.async counts as a load from global and a store to shared memory; an atomic
+/* Of the last launch. cp.async counts as a load from global and a store to shared memory; an atomic
  * as a store. */
 struct simt_counters {
     struct simt_traffic global_load, global_store;
@@ -89,16 +88,17 @@ struct simt_options simt_default_options(void);
 void simt_reset(const struct simt_options *options);
 const struct simt_report *simt_errors(void);
 const struct simt_counters *simt_last_counters(void);
-/* Of all launches since simt_reset. */
-const struct simt_counters *simt_total_counters(void);
+
+/* Those since simt_reset, in order, as far as they were within the limits. */
+struct simt_launch {
+    const char *kernel;
+    struct simt_counters counters;
+};
+int simt_launches(void);
+const struct simt_launch *simt_launch_number(int launch);
 const char *simt_kind_name(enum simt_kind kind);
 /* False in a build (ASan) that runs kernels without watching their accesses. */
 bool simt_watches_accesses(void);
-
-/* cudaMalloc, cudaFree, and cudaMemcpy either way, for tests in C. */
-void *simt_device_allocate(size_t bytes);
-void simt_device_free(void *memory);
-void simt_device_copy(void *target, const void *source, size_t bytes);
 
 #ifdef __cplusplus
 }

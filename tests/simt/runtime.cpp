@@ -43,19 +43,3 @@ cudaError_t cudaDeviceSynchronize(void)
 {
     return cudaSuccess;
 }
-
-void *simt_device_allocate(size_t bytes)
-{
-    void *memory = nullptr;
-    return cudaMalloc(&memory, bytes) == cudaSuccess ? memory : nullptr;
-}
-
-void simt_device_free(void *memory)
-{
-    cudaFree(memory);
-}
-
-void simt_device_copy(void *target, const void *source, size_t bytes)
-{
-    cudaMemcpy(target, source, bytes, cudaMemcpyDefault);
-}
