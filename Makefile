@@ -133,5 +133,5 @@ help:
 	@echo "make clean    remove build/"
 	@echo "V=1 shows the commands; CC=clang and BUILD=DIR are yours to set"
 
-.PRECIOUS: $(BUILD)/%.o $(BUILD)/kernels/cpu/%.wide.o
+.PRECIOUS: $(BUILD)/%.o $(BUILD)/%.simt.o $(BUILD)/%.nvcc.o $(BUILD)/kernels/cpu/%.wide.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
