@@ -43,19 +43,21 @@ CXXFLAGS += -std=c++17 $(WARNINGS) $(OPTIMIZE) -ffp-contract=off
 SIMT_FLAGS := -O1 -fno-exceptions -fno-tree-sra -fno-hoist-adjacent-loads -fno-thread-jumps \
               -fno-extern-tls-init -include tests/simt/simt.h \
               $(if $(SANITIZE),,-fsanitize=thread -fsanitize=bounds)
-SIMT_KERNELS := $(wildcard tests/simt/kernels/*.cu)
 SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/*.cpp)) \
-                  $(BUILD)/tests/simt/fibre.o $(SIMT_KERNELS:%.cu=$(BUILD)/%.simt.o))
-# the same kernels by the real compiler, to see that it takes them
+                  $(BUILD)/tests/simt/fibre.o)
+SIMT_KERNELS := $(wildcard tests/simt/kernels/*.cu)
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+# .cu files as the emulator runs them, and by the real compiler, to see that it takes them
+emulated = $(if $(filter x86_64,$(MACHINE)),$(SIMT_OBJECTS) $(1:%.cu=$(BUILD)/%.simt.o))
 NVCC ?= $(shell command -v nvcc)
-NVCC_OBJECTS := $(if $(NVCC),$(if $(SANITIZE),,$(SIMT_KERNELS:%.cu=$(BUILD)/%.nvcc.o)))
+compiled = $(if $(NVCC),$(if $(SANITIZE),,$(1:%.cu=$(BUILD)/%.nvcc.o)))
 
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all test asan bench help clean tests format
+.PHONY: all test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: not in this version"
@@ -99,10 +101,16 @@ $(BUILD)/%.simt.o: %.cu
 	$(QUIET)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(SIMT_FLAGS) -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/%.nvcc.o: %.cu
 	@mkdir -p $(@D) && echo "  NVCC $@"
-	$(QUIET)$(NVCC) -std=c++17 -arch=sm_80 -I. -MMD -MP -c $< -o $@
-$(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(NVCC_OBJECTS),-DNVCC_BUILDS)
-$(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(SIMT_OBJECTS) | $(NVCC_OBJECTS)
+	$(QUIET)$(NVCC) -std=c++17 -arch=sm_80 -Werror all-warnings -I. -MMD -MP -c $< -o $@
+$(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(call compiled,$(SIMT_KERNELS)),-DNVCC_BUILDS)
+$(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(call emulated,$(SIMT_KERNELS)) | $(call compiled,$(SIMT_KERNELS))
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
+$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
+                           $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES))
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+# registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills
+cuda-report:
+	$(QUIET)NVCC="$(NVCC)" sh tools/cuda_report.sh $(CUDA_SOURCES)
 
 tests: all $(TESTS)
 test:
@@ -120,9 +128,10 @@ help:
 	@echo "make test     build and run every test (tools/test.sh)"
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
+	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"
 	@echo "V=1 shows the commands; CC=clang and BUILD=DIR are yours to set"
 
-.PRECIOUS: $(BUILD)/%.o $(BUILD)/kernels/cpu/%.wide.o
+.PRECIOUS: $(BUILD)/%.o $(BUILD)/%.simt.o $(BUILD)/%.nvcc.o $(BUILD)/kernels/cpu/%.wide.o
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)

@@ -39,8 +39,8 @@ NORMAL_FUNCTION void normal_sine_cosine(double x, double *sine, double *cosine)
 {
     double square = x * x, s = 1, c = 1;
     for (int n = 16; n > 0; n -= 2) {
-        s = fma(s, -square / (double)(n * (n + 1)), 1);
-        c = fma(c, -square / (double)(n * (n - 1)), 1);
+        s = fma(s, -square / (double)(n * (n + 1)), 1.0);
+        c = fma(c, -square / (double)(n * (n - 1)), 1.0);
     }
     *sine = x * s;
     *cosine = c;

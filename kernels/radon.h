@@ -1,5 +1,5 @@
 /* The rays of the parallel-beam projector (operators.md section 6.1), in double, the same for the
- * ray sum and its transpose on every CPU table. A ray is the chord that its line cuts out of the
+ * ray sum and its transpose on every backend. A ray is the chord that its line cuts out of the
  * picture, sampled at both ends and at equal steps of at most one pixel between them. */
 #ifndef KERNELS_RADON_H
 #define KERNELS_RADON_H
@@ -7,6 +7,12 @@
 #include "kernels/kernels.h"
 
 #include <math.h>
+
+#ifdef __CUDACC__
+#define RADON_FUNCTION static __host__ __device__ __forceinline__
+#else
+#define RADON_FUNCTION static inline
+#endif
 
 struct radon_ray {
     double column, row;           /* first sample, in pixels; pixel centres are whole numbers */
@@ -16,8 +22,8 @@ struct radon_ray {
 };
 
 /* Narrows [*enter, *leave] to where |position + t*direction| <= half. */
-static inline void radon_clip(double position, double direction, double half, double *enter,
-                              double *leave)
+RADON_FUNCTION void radon_clip(double position, double direction, double half, double *enter,
+                               double *leave)
 {
     if (direction == 0) {
         if (fabs(position) > half)
@@ -29,8 +35,8 @@ static inline void radon_clip(double position, double direction, double half, do
     *leave = fmin(*leave, fmax(a, b));
 }
 
-static inline struct radon_ray radon_ray(const double *geometry, int64_t view, int64_t detector,
-                                         int64_t height, int64_t width)
+RADON_FUNCTION struct radon_ray radon_ray(const double *geometry, int64_t view, int64_t detector,
+                                          int64_t height, int64_t width)
 {
     const double *angle = geometry + RADON_GEOMETRY_HEADER + 2 * view;
     double s = ((double)detector - geometry[RADON_CENTER]) * geometry[RADON_SPACING];
@@ -40,24 +46,24 @@ static inline struct radon_ray radon_ray(const double *geometry, int64_t view, i
     double enter = -reach, leave = reach;
     radon_clip(x, direction_x, 0.5 * (double)width, &enter, &leave);
     radon_clip(y, direction_y, 0.5 * (double)height, &enter, &leave);
+    struct radon_ray ray = {0, 0, 0, 0, 0, 0};
     double length = leave - enter;
     if (!(length > 0))
-        return (struct radon_ray){0};
+        return ray;
     /* a chord of a whole number of pixels must not gain a step by rounding */
-    double steps = fmax(1, ceil(length - 1e-9));
+    double steps = fmax(1.0, ceil(length - 1e-9));
     double step = length / steps;
-    return (struct radon_ray){
-        .column = x + enter * direction_x + 0.5 * (double)width - 0.5,
-        .row = y + enter * direction_y + 0.5 * (double)height - 0.5,
-        .column_step = step * direction_x,
-        .row_step = step * direction_y,
-        .weight = step * geometry[RADON_SCALE],
-        .samples = (int64_t)steps + 1,
-    };
+    ray.column = x + enter * direction_x + 0.5 * (double)width - 0.5;
+    ray.row = y + enter * direction_y + 0.5 * (double)height - 0.5;
+    ray.column_step = step * direction_x;
+    ray.row_step = step * direction_y;
+    ray.weight = step * geometry[RADON_SCALE];
+    ray.samples = (int64_t)steps + 1;
+    return ray;
 }
 
 /* floor for positions above -1 (samples lie within half a pixel of the pixel centres) */
-static inline int32_t radon_floor(double position)
+RADON_FUNCTION int32_t radon_floor(double position)
 {
     return (int32_t)(position + 1.0) - 1;
 }

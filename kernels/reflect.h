@@ -1,10 +1,17 @@
-/* Mirror at the border without repeating the edge (-1 -> 1), as often as needed. */
+/* Mirror at the border without repeating the edge (-1 -> 1), as often as needed. Shared by C and
+ * CUDA. */
 #ifndef KERNELS_REFLECT_H
 #define KERNELS_REFLECT_H
 
 #include <stdint.h>
 
-static inline int64_t reflect_index(int64_t index, int64_t length)
+#ifdef __CUDACC__
+#define REFLECT_FUNCTION static __host__ __device__ __forceinline__
+#else
+#define REFLECT_FUNCTION static inline
+#endif
+
+REFLECT_FUNCTION int64_t reflect_index(int64_t index, int64_t length)
 {
     if (index >= 0 && index < length)
         return index;

@@ -10,6 +10,7 @@
 #include <utility>
 
 #ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -103,6 +104,10 @@ static void prepare_stack(thread &thread)
         thread.stack = static_cast<char *>(memory) + guard;
         thread.log = static_cast<logged_access *>(malloc(LOG_CAPACITY * sizeof *thread.log));
     }
+#ifdef __SANITIZE_ADDRESS__
+    /* the last fibre here never returned from its frames */
+    __asan_unpoison_memory_region(thread.stack, STACK_BYTES);
+#endif
     void **top = reinterpret_cast<void **>(thread.stack + STACK_BYTES) - 2;
     *top = reinterpret_cast<void *>(run_thread);
     thread.stack_pointer = top - SAVED_REGISTERS;
@@ -244,6 +249,8 @@ static void start_launch(dim3 grid, dim3 block)
     blockDim = block;
 }
 
+static std::vector<simt_launch> launches;
+
 static void run_grid(dim3 grid)
 {
     M.block = 0;
@@ -279,6 +286,7 @@ void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     start_launch(grid, block);
     start_launch_memory(symbol.variables, shared_bytes);
     run_grid(grid);
+    launches.push_back({M.kernel, M.counters});
     if (M.abandoned)
         last_error = cudaErrorLaunchFailure;
     finish_texts();
@@ -306,6 +314,7 @@ void simt_reset(const struct simt_options *options)
 {
     M.options = *options;
     opted_in.clear();
+    launches.clear();
     last_error = cudaSuccess;
     clear_report();
 }
@@ -313,6 +322,16 @@ void simt_reset(const struct simt_options *options)
 const struct simt_counters *simt_last_counters(void)
 {
     return &M.counters;
+}
+
+int simt_launches(void)
+{
+    return static_cast<int>(launches.size());
+}
+
+const struct simt_launch *simt_launch_number(int launch)
+{
+    return &launches[launch];
 }
 
 bool simt_watches_accesses(void)

@@ -1,0 +1,85 @@
+/* The table of the CUDA kernels. */
+#include "kernels/kernels.h"
+
+#define KERNEL(name, inputs, outputs)                                                              \
+    void cuda_##name(const struct kernel_call *call);                                              \
+    size_t cuda_##name##_workspace(const struct kernel_call *call);
+#include "kernels/kernels.def"
+#undef KERNEL
+enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
+                                  const int64_t y[4], bool backward);
+size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
+void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
+                      void *packed, int threads);
+
+/* NULL in the table until kernels/cuda/conv2d.cu and attention.cu are there */
+#pragma weak cuda_conv2d
+#pragma weak cuda_conv2d_workspace
+#pragma weak cuda_conv2d_backward_data
+#pragma weak cuda_conv2d_backward_data_workspace
+#pragma weak cuda_conv2d_form
+#pragma weak cuda_weight_bytes
+#pragma weak cuda_pack_weight
+#pragma weak cuda_attention
+#pragma weak cuda_attention_workspace
+#pragma weak cuda_attention_backward
+#pragma weak cuda_attention_backward_workspace
+#pragma weak cuda_attention_jvp
+#pragma weak cuda_attention_jvp_workspace
+
+#define RUN(name)           [KERNEL_##name] = {cuda_##name, NULL}
+#define RUN_WORKSPACE(name) [KERNEL_##name] = {cuda_##name, cuda_##name##_workspace}
+
+const struct kernels *kernels_cuda(void);
+const struct kernels *kernels_cuda(void)
+{
+    static const struct kernels table = {
+        .name = "cuda",
+        .kernel =
+            {
+                RUN_WORKSPACE(conv2d),
+                RUN_WORKSPACE(conv2d_backward_data),
+                RUN_WORKSPACE(group_norm),
+                RUN_WORKSPACE(group_norm_backward),
+                RUN_WORKSPACE(group_norm_jvp),
+                RUN_WORKSPACE(attention),
+                RUN_WORKSPACE(attention_backward),
+                RUN_WORKSPACE(attention_jvp),
+                RUN(silu),
+                RUN(silu_backward),
+                RUN(combine),
+                RUN(combine_scaled),
+                RUN(multiply),
+                RUN(add_channel),
+                RUN_WORKSPACE(sum_spatial),
+                RUN(concat_channels),
+                RUN(slice_channels),
+                RUN(pad_channels),
+                RUN(timestep_embedding),
+                RUN(vector_quantize),
+                RUN_WORKSPACE(mean_squared_error),
+                RUN(mean_squared_error_backward),
+                RUN_WORKSPACE(l2_norm),
+                RUN(l2_norm_backward),
+                RUN_WORKSPACE(dot),
+                RUN_WORKSPACE(adam_step),
+                RUN(copy),
+                RUN(philox_normal),
+                RUN(ddim_step),
+                RUN(stochastic_resample),
+                RUN(stop_rule),
+                RUN(keep_best),
+                RUN_WORKSPACE(search_direction),
+                RUN(search_step),
+                RUN(axis_filter),
+                RUN(tap_filter),
+                RUN(tap_filter_adjoint),
+                RUN(radon),
+                RUN_WORKSPACE(radon_adjoint),
+            },
+        .conv2d_form = cuda_conv2d_form,
+        .weight_bytes = cuda_weight_bytes,
+        .pack_weight = cuda_pack_weight,
+    };
+    return &table;
+}
