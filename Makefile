@@ -46,6 +46,9 @@ SIMT_FLAGS := -O1 -fno-exceptions -fno-tree-sra -fno-hoist-adjacent-loads -fno-t
 SIMT_KERNELS := $(wildcard tests/simt/kernels/*.cu)
 SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/simt/*.cpp)) \
                   $(BUILD)/tests/simt/fibre.o $(SIMT_KERNELS:%.cu=$(BUILD)/%.simt.o))
+CUDA_SOURCES := $(wildcard kernels/cuda/*.cu)
+CUDA_SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(CUDA_SOURCES:%.cu=$(BUILD)/%.simt.o) \
+                       $(filter-out $(SIMT_KERNELS:%.cu=$(BUILD)/%.simt.o),$(SIMT_OBJECTS)))
 # the same kernels by the real compiler, to see that it takes them
 NVCC ?= $(shell command -v nvcc)
 NVCC_OBJECTS := $(if $(NVCC),$(if $(SANITIZE),,$(SIMT_KERNELS:%.cu=$(BUILD)/%.nvcc.o)))
@@ -103,6 +106,8 @@ $(BUILD)/%.nvcc.o: %.cu
 $(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(NVCC_OBJECTS),-DNVCC_BUILDS)
 $(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(SIMT_OBJECTS) | $(NVCC_OBJECTS)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
+$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(CUDA_SIMT_OBJECTS) $(PLAIN_OBJECTS)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -lm -o $@
 
 tests: all $(TESTS)
 test:

@@ -121,6 +121,7 @@ enum weight_form {
     WEIGHT_DIRECT,           /* packed for the direct convolution */
     WEIGHT_DIRECT_BACKWARD,  /* packed for its backward-data */
     WEIGHT_WINOGRAD,         /* F(4x4,3x3), forward and backward-data alike */
+    WEIGHT_TAPS,             /* [tap][output][input], for the tensor cores, both directions alike */
     WEIGHT_FORM_COUNT
 };
 
