@@ -34,11 +34,6 @@ struct pixel {
     int picture, row, column;
 };
 
-__host__ __device__ static inline int ceil_divide(int a, int b)
-{
-    return (a + b - 1) / b;
-}
-
 static __device__ __forceinline__ pixel pixel_of(int number, const axis &rows, const axis &columns,
                                                  int pictures)
 {
@@ -152,7 +147,7 @@ template <class shape, bool backward> struct gather {
     __device__ __forceinline__ void fetch_weights(float *tile) const
     {
         int tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
-        UNROLL
+        ROLLED
         for (int i = 0; i < column_copies; i++) {
             tile_piece<b_order, shape::columns> piece(threadIdx.x + i * shape::threads);
             int weight_output = backward ? channel + piece.depth : work.first_output + piece.row;
@@ -232,7 +227,8 @@ __device__ __forceinline__ void store_sums(const typename shape::sums &sums, con
 }
 
 template <class shape, operand operand, bool backward>
-__global__ void __launch_bounds__(shape::threads) convolve(const convolution c)
+__global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
+    convolve(const convolution c)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     __shared__ pixel pixels[shape::rows];

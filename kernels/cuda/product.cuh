@@ -17,15 +17,23 @@
 #include "kernels/cuda/operand.h"
 #include "kernels/cuda/ptx.cuh"
 
+/* ROLLED: a loop whose iterations would only fill registers with each other's loads. */
 #ifdef __CUDACC__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #else
 #define UNROLL
+#define ROLLED
 #endif
 
 enum { DEPTH = 32, QUAD = 4, QUADS = DEPTH / QUAD, STAGES = 3 };
 
 enum order { ALONG_DEPTH, ACROSS_DEPTH };
+
+__host__ __device__ static inline int ceil_divide(int a, int b)
+{
+    return (a + b - 1) / b;
+}
 
 /* A block's rows and columns of the product, in warps of so many rows and columns. */
 template <int rows_, int columns_, int warp_rows_, int warp_columns_> struct block_shape {
@@ -219,13 +227,32 @@ __device__ __forceinline__ void multiply_half(typename shape::sums &sums,
     }
 }
 
+/* sums += 16 depths: a[tile][row group / 8][..], b[tile][..], a thread's four of them in each quad.
+ */
+template <class shape, operand operand>
+__device__ __forceinline__ void multiply_quads(typename shape::sums &sums,
+                                               const float (&a)[shape::row_tiles][2][QUAD],
+                                               const float (&b)[shape::column_tiles][QUAD])
+{
+    if constexpr (operand == OPERAND_BF16 || operand == OPERAND_F16)
+        multiply_half<shape, operand>(sums, a, b);
+    else {
+        UNROLL
+        for (int step = 0; step < 2; step++)
+            if constexpr (operand == OPERAND_3XTF32)
+                multiply_3xtf32<shape>(sums, a, b, step);
+            else
+                multiply_tf32<shape>(sums, a, b, step);
+    }
+}
+
 /* sums += a tile of A times a tile of B, the warp's part. */
 template <class shape, operand operand, order a_order, order b_order>
 __device__ __forceinline__ void multiply_tiles(typename shape::sums &sums, const float *a_tile,
                                                const float *b_tile)
 {
     place_in_block<shape> place;
-    UNROLL
+    ROLLED
     for (int half = 0; half < 2; half++) {
         int depth = 8 * place.member + QUAD * half;
         float a[shape::row_tiles][2][QUAD], b[shape::column_tiles][QUAD];
@@ -237,15 +264,7 @@ __device__ __forceinline__ void multiply_tiles(typename shape::sums &sums, const
         for (int c = 0; c < shape::column_tiles; c++)
             load_quad<b_order, shape::columns>(b[c], b_tile, place.column + 8 * c + place.group,
                                                depth);
-        if constexpr (operand == OPERAND_BF16 || operand == OPERAND_F16)
-            multiply_half<shape, operand>(sums, a, b);
-        else
-            UNROLL
-        for (int step = 0; step < 2; step++)
-            if constexpr (operand == OPERAND_3XTF32)
-                multiply_3xtf32<shape>(sums, a, b, step);
-            else
-                multiply_tf32<shape>(sums, a, b, step);
+        multiply_quads<shape, operand>(sums, a, b);
     }
 }
 
