@@ -26,22 +26,24 @@ struct shape {
     int splits;
 };
 
-#define SAME(size)      size, size, 1, size / 2, size / 2, size / 2, size / 2, 1, WEIGHT_TAPS
-#define UPSAMPLED(size) size, size, 1, size / 2, size / 2, size / 2, size / 2, 2, WEIGHT_TAPS
-#define DOWN            3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS
-#define DOWN_SYMMETRIC  3, 3, 2, 1, 1, 1, 1, 1, WEIGHT_TAPS
-#define WINDOW(h, w)    h, w, 1, h / 2, w / 2, h / 2, w / 2, 1, WEIGHT_TAPS
+#define SAME(size)     size, size, 1, size / 2, size / 2, size / 2, size / 2, 1, WEIGHT_TAPS
+#define UPSAMPLED      3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS_MERGED
+#define DOWN           3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS
+#define DOWN_SYMMETRIC 3, 3, 2, 1, 1, 1, 1, 1, WEIGHT_TAPS
+#define WINDOW(h, w)   h, w, 1, h / 2, w / 2, h / 2, w / 2, 1, WEIGHT_TAPS
 
 static const struct shape shapes[] = {
     {1, 9, 7, 20, 24, {SAME(3)}, true, true, false, SMALL, 1},
     {2, 5, 6, 36, 70, {SAME(3)}, true, true, true, SMALL, 0},
-    {1, 12, 11, 40, 132, {SAME(3)}, true, false, false, LARGE, 1},
-    {2, 10, 8, 64, 96, {SAME(3)}, true, true, true, LARGE, 3},
+    {1, 9, 15, 40, 132, {WINDOW(1, 3)}, true, false, false, LARGE, 1},
+    {2, 4, 8, 64, 72, {WINDOW(3, 1)}, true, true, true, LARGE, 2},
     {1, 13, 11, 48, 3, {SAME(3)}, true, false, false, DEFAULT, 0},
-    {2, 8, 9, 44, 31, {SAME(3)}, true, true, false, NARROW, 1},
+    {2, 8, 9, 12, 31, {SAME(3)}, true, true, false, NARROW, 1},
     {1, 8, 7, 3, 64, {SAME(3)}, true, false, false, DEFAULT, 0},
-    {1, 6, 5, 24, 40, {UPSAMPLED(3)}, true, true, false, SMALL, 1},
-    {2, 4, 3, 32, 33, {UPSAMPLED(3)}, true, false, false, PLAIN, 0},
+    {1, 6, 5, 24, 40, {UPSAMPLED}, true, true, false, SMALL, 1},
+    {2, 4, 3, 32, 33, {UPSAMPLED}, true, false, false, PLAIN, 0},
+    {2, 5, 4, 20, 70, {UPSAMPLED}, true, true, true, DEFAULT, 0},
+    {1, 4, 5, 24, 40, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS}, true, true, false, SMALL, 1},
     {1, 10, 9, 24, 33, {DOWN}, true, false, false, SMALL, 1},
     {2, 12, 8, 36, 40, {DOWN}, true, true, false, LARGE, 1},
     {1, 9, 11, 20, 35, {DOWN_SYMMETRIC}, true, true, true, NARROW, 2},
@@ -50,7 +52,7 @@ static const struct shape shapes[] = {
     {3, 1, 1, 70, 129, {SAME(1)}, true, false, false, DEFAULT, 0},
     {1, 4, 4, 300, 64, {SAME(1)}, false, true, false, DEFAULT, 0},
     {1, 9, 5, 12, 7, {WINDOW(1, 5)}, false, false, false, NARROW, 1},
-    {1, 6, 9, 7, 12, {WINDOW(7, 3)}, true, false, false, SMALL, 1},
+    {1, 6, 9, 7, 12, {WINDOW(7, 3)}, true, false, false, SMALL, 3},
     {1, 7, 6, 8, 9, {1, 1, 2, 0, 0, 0, 0, 1, WEIGHT_TAPS}, true, false, false, SMALL, 1},
     {1, 5, 6, 16, 20, {3, 3, 2, 1, 1, 1, 1, 2, WEIGHT_TAPS}, true, false, false, SMALL, 1},
 };
@@ -187,9 +189,10 @@ static void assert_nothing_reported(const char *what)
 
 static void *packed_weight(const struct job *job)
 {
-    size_t bytes = cuda_weight_bytes(WEIGHT_TAPS, job->weight);
+    enum weight_form form = job->shape->a.form;
+    size_t bytes = cuda_weight_bytes(form, job->weight);
     void *packed = allocate(bytes);
-    cuda_pack_weight(WEIGHT_TAPS, job->weight, job->oihw, packed, 1);
+    cuda_pack_weight(form, job->weight, job->oihw, packed, 1);
     void *memory = device_memory(packed, bytes);
     free(packed);
     return memory;
@@ -301,11 +304,104 @@ static void backward_matches_the_plain_kernel(void **state)
     check_shapes(true);
 }
 
+/* Every tile with every operand: the first shape suits them all. */
+static void operands_round_as_they_should(void **state)
+{
+    (void)state;
+    for (int backward = 0; backward < 2; backward++) {
+        struct job job;
+        job_open(&job, &shapes[0], backward);
+        for (int variant = 0; variant < PLAIN; variant++)
+            for (int operand = OPERAND_TF32; operand < OPERAND_COUNT; operand++) {
+                struct cuda_conv2d_choice choice = {variant, (enum operand)operand, 1};
+                double error = check_job(&job, &choice, variant == SMALL ? SEEDS : 1);
+                /* and no better than they can */
+                assert_true(error > 0.1 * tolerances[operand]);
+            }
+        job_close(&job);
+    }
+}
+
+static void upsampled_taps_are_merged(void **state)
+{
+    (void)state;
+    const struct conv2d_attributes upsampled = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN};
+    const struct conv2d_attributes plain = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
+    const int64_t x[] = {1, 8, 8, 32}, y[] = {1, 16, 16, 32};
+    for (int backward = 0; backward < 2; backward++) {
+        assert_int_equal(cuda_conv2d_form(&upsampled, x, y, backward), WEIGHT_TAPS_MERGED);
+        assert_int_equal(cuda_conv2d_form(&plain, x, x, backward), WEIGHT_TAPS);
+    }
+}
+
+/* <conv(x), u> = <x, conv'(u)> */
+static void backward_is_the_transpose(void **state)
+{
+    (void)state;
+    for (int s = 0; s < SHAPE_COUNT; s++) {
+        struct shape linear = shapes[s];
+        struct job forward, backward;
+        linear.bias = linear.residual = false;
+        job_open(&forward, &linear, false);
+        job_open(&backward, &linear, true);
+        memcpy(backward.oihw, forward.oihw, count_of(forward.weight) * sizeof(float));
+        float *y = run_cuda(&forward, NULL, 1), *x = run_cuda(&backward, NULL, 1);
+        double left = 0, right = 0, norm = 0;
+        for (size_t i = 0; i < count_of(forward.result); i++) {
+            left += y[i] * backward.input[i];
+            norm += fabs(y[i] * backward.input[i]);
+        }
+        for (size_t i = 0; i < count_of(backward.result); i++)
+            right += x[i] * forward.input[i];
+        assert_true(fabs(left - right) <= 1e-6 * norm);
+        free(x);
+        free(y);
+        job_close(&forward);
+        job_close(&backward);
+    }
+}
+
+/* What a card would see of whole tiles: global memory within a quarter of the fewest sectors,
+ * shared memory without two lanes at different words of a bank. */
+static void traffic_is_near_the_least(void **state)
+{
+    (void)state;
+    if (!simt_watches_accesses())
+        skip();
+    static const struct shape shape = {1, 16, 16, 64, 64, {WINDOW(1, 3)}, true, true, true, 0, 1};
+    for (int backward = 0; backward < 2; backward++)
+        for (int variant = 0; variant < CUDA_CONV2D_VARIANTS; variant++) {
+            struct job job;
+            struct cuda_conv2d_choice choice = {variant, OPERAND_TF32, 1};
+            job_open(&job, &shape, backward);
+            free(run_cuda(&job, &choice, 1));
+            const struct simt_counters *c = simt_last_counters();
+            double loads = (double)c->global_load.sectors / (double)c->global_load.ideal_sectors;
+            double stores = (double)c->global_store.sectors / (double)c->global_store.ideal_sectors;
+            uint64_t requests = c->shared_load.requests + c->shared_store.requests;
+            uint64_t conflicts = c->shared_load.conflicts + c->shared_store.conflicts;
+            print_message("%s, %s: %.3f of the fewest sectors loaded, %.3f stored, %d conflicts in "
+                          "%d shared requests\n",
+                          cuda_conv2d_variant_name(variant), backward ? "backward" : "forward",
+                          loads, stores, (int)conflicts, (int)requests);
+            assert_true((c->tensor_instructions > 0) == (variant != PLAIN));
+            if (variant != PLAIN) {
+                assert_true(loads <= 1.25 && stores <= 1.25);
+                assert_true(conflicts * 20 <= requests);
+            }
+            job_close(&job);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_matches_the_plain_kernel),
         cmocka_unit_test(backward_matches_the_plain_kernel),
+        cmocka_unit_test(operands_round_as_they_should),
+        cmocka_unit_test(upsampled_taps_are_merged),
+        cmocka_unit_test(backward_is_the_transpose),
+        cmocka_unit_test(traffic_is_near_the_least),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -95,14 +95,14 @@ __device__ __forceinline__ void multiply_rows(scores &s, const float *own, const
     ROLLED
     for (int depth = 0; depth < width; depth += CHANNELS / 2) {
         int channel = depth / CHANNELS * CHANNELS + 8 * place.member + depth % CHANNELS / QUAD;
-        float rows[1][2][QUAD], columns[TILES][QUAD];
+        float rows[2][QUAD], columns[TILES][QUAD];
         UNROLL
         for (int i = 0; i < 2; i++) {
             int token = place.row + 8 * i + place.group;
             float4 quad =
                 *reinterpret_cast<const float4 *>(own + token_offset<width>(token, channel));
-            rows[0][i][0] = quad.x, rows[0][i][1] = quad.y;
-            rows[0][i][2] = quad.z, rows[0][i][3] = quad.w;
+            rows[i][0] = quad.x, rows[i][1] = quad.y;
+            rows[i][2] = quad.z, rows[i][3] = quad.w;
         }
         UNROLL
         for (int c = 0; c < TILES; c++) {
@@ -112,7 +112,7 @@ __device__ __forceinline__ void multiply_rows(scores &s, const float *own, const
             columns[c][0] = quad.x, columns[c][1] = quad.y;
             columns[c][2] = quad.z, columns[c][3] = quad.w;
         }
-        multiply_quads<score_shape, OPERAND>(s, rows, columns);
+        multiply_quads<OPERAND>(s[0], rows, columns);
     }
 }
 
@@ -124,11 +124,11 @@ __device__ __forceinline__ void add_weighted(scores (&result)[width / CHANNELS],
     place_in_block<score_shape> place;
     ROLLED
     for (int pair = 0; pair < TILES; pair += 2) {
-        float rows[1][2][QUAD];
+        float rows[2][QUAD];
         UNROLL
         for (int i = 0; i < 2 * QUAD; i++) {
             int tile = i % QUAD / 2, element = i / QUAD * 2 + i % 2;
-            rows[0][i / QUAD][i % QUAD] =
+            rows[i / QUAD][i % QUAD] =
                 pair == 0 ? weights[0][tile][element] : weights[0][tile + 2][element];
         }
         UNROLL
@@ -140,7 +140,7 @@ __device__ __forceinline__ void add_weighted(scores (&result)[width / CHANNELS],
                 int channel = slice * CHANNELS + i / QUAD * 8 + place.group;
                 columns[i / QUAD][i % QUAD] = tile[token_offset<width>(token, channel)];
             }
-            multiply_quads<score_shape, OPERAND>(result[slice], rows, columns);
+            multiply_quads<OPERAND>(result[slice][0], rows, columns);
         }
     }
 }

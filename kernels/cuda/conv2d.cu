@@ -12,33 +12,55 @@ static int weight_pitch(int64_t inputs)
     return ceil_divide((int)inputs, SECTOR_FLOATS) * SECTOR_FLOATS;
 }
 
-enum weight_form cuda_conv2d_form(const struct conv2d_attributes *, const int64_t *,
+enum weight_form cuda_conv2d_form(const struct conv2d_attributes *a, const int64_t *,
                                   const int64_t *, bool)
 {
-    return WEIGHT_TAPS;
+    bool merged = a->upsample == 2 && a->stride == 1 && a->kernel_height == 3 &&
+                  a->kernel_width == 3 && a->pad_top == 1 && a->pad_left == 1;
+    return merged ? WEIGHT_TAPS_MERGED : WEIGHT_TAPS;
 }
+
+enum { MERGED_TAPS = 4 /* along an axis */ };
 
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4])
 {
-    int64_t inputs = form == WEIGHT_TAPS ? weight_pitch(shape[1]) : shape[1];
-    return (size_t)(shape[0] * inputs * shape[2] * shape[3]) * sizeof(float);
+    int64_t inputs = form == WEIGHT_PLAIN ? shape[1] : weight_pitch(shape[1]);
+    int64_t taps = form == WEIGHT_TAPS_MERGED ? MERGED_TAPS * MERGED_TAPS : shape[2] * shape[3];
+    return (size_t)(shape[0] * inputs * taps) * sizeof(float);
+}
+
+/* The sum of the taps of a 3x3 kernel that make up merged tap (row, column). */
+static float merged_tap(const float kernel[9], int row, int column)
+{
+    static const int first[MERGED_TAPS] = {2, 1, 0, 0}, last[MERGED_TAPS] = {2, 2, 1, 0};
+    double sum = 0;
+    for (int r = first[row]; r <= last[row]; r++)
+        for (int s = first[column]; s <= last[column]; s++)
+            sum += kernel[3 * r + s];
+    return (float)sum;
 }
 
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int)
 {
-    int64_t outputs = shape[0], inputs = shape[1], taps = shape[2] * shape[3];
-    int64_t pitch = weight_pitch(inputs);
-    if (form != WEIGHT_TAPS) {
-        memcpy(packed, oihw, cuda_weight_bytes(form, shape));
+    bool merged = form == WEIGHT_TAPS_MERGED;
+    int64_t outputs = shape[0], inputs = shape[1], kernel = shape[2] * shape[3];
+    int64_t taps = merged ? MERGED_TAPS * MERGED_TAPS : kernel, pitch = weight_pitch(inputs);
+    size_t bytes = cuda_weight_bytes(form, shape);
+    if (form == WEIGHT_PLAIN) {
+        memcpy(packed, oihw, bytes);
         return;
     }
     float *rows = (float *)packed;
-    memset(packed, 0, cuda_weight_bytes(form, shape));
+    memset(packed, 0, bytes);
     for (int64_t o = 0; o < outputs; o++)
         for (int64_t i = 0; i < inputs; i++)
-            for (int64_t tap = 0; tap < taps; tap++)
-                rows[(tap * outputs + o) * pitch + i] = oihw[(o * inputs + i) * taps + tap];
+            for (int64_t tap = 0; tap < taps; tap++) {
+                const float *from = oihw + (o * inputs + i) * kernel;
+                int row = (int)tap / MERGED_TAPS, column = (int)tap % MERGED_TAPS;
+                rows[(tap * outputs + o) * pitch + i] =
+                    merged ? merged_tap(from, row, column) : from[tap];
+            }
 }
 
 /* ---- the gather ---- */
@@ -89,6 +111,31 @@ static axis backward_axis(int64_t output, int64_t source, int kernel, int pad, i
     return axis;
 }
 
+/* The axes of WEIGHT_TAPS_MERGED, whose numbers conv2d.h explains. */
+static axis merged_axis(int64_t output, int64_t source, bool backward, int class_)
+{
+    axis axis = {};
+    axis.copies = axis.slope = 1;
+    axis.limit = (int)source;
+    axis.steps = backward ? MERGED_TAPS : MERGED_TAPS / 2;
+    axis.tap_first = backward ? 0 : 3 - class_;
+    axis.tap_step = backward ? 1 : -2;
+    axis.first = backward ? 0 : class_;
+    axis.stride = backward ? 1 : 2;
+    axis.multiplier = backward ? 2 : 1;
+    axis.offset = axis.first - 1;
+    axis.length = ceil_divide((int)output - axis.first, axis.stride);
+    return axis;
+}
+
+static axis axis_of(const struct conv2d_attributes *a, bool backward, int64_t output,
+                    int64_t source, int kernel, int pad, int class_)
+{
+    return a->form == WEIGHT_TAPS_MERGED ? merged_axis(output, source, backward, class_)
+           : backward                    ? backward_axis(output, source, kernel, pad, class_, a)
+                                         : forward_axis(output, source, kernel, pad, a);
+}
+
 static convolution convolution_of(const struct kernel_call *call, bool backward)
 {
     const struct conv2d_attributes *a = &call->attributes->conv2d;
@@ -106,15 +153,13 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
     c.height = (int)output[1];
     c.width = (int)output[2];
     c.outputs = (int)output[3];
-    c.classes = backward && a->stride == 2 && a->upsample == 1 ? 4 : 1;
+    bool merged = a->form == WEIGHT_TAPS_MERGED;
+    c.classes = (merged ? !backward : backward && a->stride == 2 && a->upsample == 1) ? 4 : 1;
     for (int i = 0; i < 2; i++) {
-        int height = a->kernel_height, width = a->kernel_width;
-        c.rows[i] = backward ? backward_axis(output[1], source[1], height, a->pad_top, i, a)
-                             : forward_axis(output[1], source[1], height, a->pad_top, a);
-        c.columns[i] = backward ? backward_axis(output[2], source[2], width, a->pad_left, i, a)
-                                : forward_axis(output[2], source[2], width, a->pad_left, a);
+        c.rows[i] = axis_of(a, backward, output[1], source[1], a->kernel_height, a->pad_top, i);
+        c.columns[i] = axis_of(a, backward, output[2], source[2], a->kernel_width, a->pad_left, i);
     }
-    c.kernel_width = a->kernel_width;
+    c.kernel_width = merged ? +MERGED_TAPS : a->kernel_width;
     c.weight_outputs = backward ? c.channels : c.outputs;
     c.weight_pitch = weight_pitch(backward ? c.outputs : c.channels);
     c.splits = 1;
@@ -124,57 +169,109 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
 /* ---- without tensor cores ---- */
 enum {
     PLAIN_TILE = 64,
-    PLAIN_DEPTH = 16,
+    PLAIN_DEPTH = 8, /* with rows of 68 floats, 8 depths of 4 rows lie in different banks */
     PLAIN_PITCH = PLAIN_TILE + 4,
-    PLAIN_SIDE = 16,
+    PLAIN_SIDE = 16, /* threads */
     PLAIN_THREADS = PLAIN_SIDE * PLAIN_SIDE,
     PLAIN_EACH = PLAIN_TILE / PLAIN_SIDE /* rows and columns of a thread */
 };
-typedef float plain_tiles[2][PLAIN_DEPTH][PLAIN_PITCH];
+typedef float plain_tile[PLAIN_DEPTH][PLAIN_PITCH];
 
 /* Depth here is (tap, channel) without gaps, so that three channels cost no more than three. */
-template <bool backward>
-static __device__ void fetch_plain(plain_tiles &tiles, const convolution &c,
-                                   const block_of_work &work, const pixel *pixels, int first_depth)
+struct plain_depth {
+    bool inside;
+    int row_step, column_step, tap, channel;
+
+    __device__ __forceinline__ plain_depth(const convolution &c, const block_of_work &work,
+                                           int depth)
+    {
+        int step = depth / c.channels;
+        inside = step < work.rows.steps * work.columns.steps;
+        row_step = inside ? step / work.columns.steps : 0;
+        column_step = inside ? step % work.columns.steps : 0;
+        tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
+        channel = depth % c.channels;
+    }
+};
+
+static __device__ void fetch_plain_pixels(plain_tile &tile, const convolution &c,
+                                          const block_of_work &work, const pixel *pixels,
+                                          int first_depth)
 {
-    int k = threadIdx.x % PLAIN_DEPTH, depth = first_depth + k;
-    int tap = depth / c.channels, channel = depth % c.channels;
-    bool inside = tap < work.rows.steps * work.columns.steps;
-    int row_step = inside ? tap / work.columns.steps : 0;
-    int column_step = inside ? tap % work.columns.steps : 0;
-    tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
+    int k = threadIdx.x % PLAIN_DEPTH;
+    plain_depth depth(c, work, first_depth + k);
     for (int i = threadIdx.x / PLAIN_DEPTH; i < PLAIN_TILE; i += PLAIN_THREADS / PLAIN_DEPTH) {
-        int from = source_pixel(c, work.rows, work.columns, pixels[i], row_step, column_step);
-        tiles[0][k][i] = inside && from >= 0 ? c.source[(size_t)from * c.channels + channel] : 0;
-        int output = work.first_output + i;
-        int row = tap * c.weight_outputs + (backward ? channel : output);
-        tiles[1][k][i] =
-            inside && output < c.outputs
-                ? c.weight[(size_t)row * c.weight_pitch + (backward ? output : channel)]
-                : 0;
+        int from =
+            source_pixel(c, work.rows, work.columns, pixels[i], depth.row_step, depth.column_step);
+        tile[k][i] =
+            depth.inside && from >= 0 ? c.source[(size_t)from * c.channels + depth.channel] : 0;
     }
 }
 
-static __device__ void multiply_plain(float (&sums)[PLAIN_EACH][PLAIN_EACH],
-                                      const plain_tiles &tiles)
+template <bool backward>
+static __device__ void fetch_plain_weights(plain_tile &tile, const convolution &c,
+                                           const block_of_work &work, int first_depth)
 {
-    int row = threadIdx.x / PLAIN_SIDE * PLAIN_EACH, column = threadIdx.x % PLAIN_SIDE;
+    for (int i = threadIdx.x; i < PLAIN_TILE * PLAIN_DEPTH; i += PLAIN_THREADS) {
+        /* neighbouring threads at neighbouring inputs */
+        int k = backward ? i / PLAIN_TILE : i % PLAIN_DEPTH;
+        int column = backward ? i % PLAIN_TILE : i / PLAIN_DEPTH;
+        plain_depth depth(c, work, first_depth + k);
+        int output = work.first_output + column;
+        size_t row = depth.tap * c.weight_outputs + (backward ? depth.channel : output);
+        tile[k][column] = depth.inside && output < c.outputs
+                              ? c.weight[row * c.weight_pitch + (backward ? output : depth.channel)]
+                              : 0;
+    }
+}
+
+/* Number j of a thread's columns: pairs, so that a warp stores whole sectors. */
+static __device__ __forceinline__ int plain_column(int j)
+{
+    return j / 2 * (PLAIN_TILE / 2) + threadIdx.x % PLAIN_SIDE * 2 + j % 2;
+}
+
+static __device__ void multiply_plain(float (&sums)[PLAIN_EACH][PLAIN_EACH], const plain_tile &a,
+                                      const plain_tile &b)
+{
+    int row = threadIdx.x / PLAIN_SIDE * PLAIN_EACH;
     for (int k = 0; k < PLAIN_DEPTH; k++) {
-        float4 a = *reinterpret_cast<const float4 *>(&tiles[0][k][row]);
-        float4 b = *reinterpret_cast<const float4 *>(&tiles[1][k][column * PLAIN_EACH]);
-        float left[PLAIN_EACH] = {a.x, a.y, a.z, a.w}, right[PLAIN_EACH] = {b.x, b.y, b.z, b.w};
+        float4 rows = *reinterpret_cast<const float4 *>(&a[k][row]);
+        float2 low = *reinterpret_cast<const float2 *>(&b[k][plain_column(0)]);
+        float2 high = *reinterpret_cast<const float2 *>(&b[k][plain_column(2)]);
+        float left[PLAIN_EACH] = {rows.x, rows.y, rows.z, rows.w};
+        float right[PLAIN_EACH] = {low.x, low.y, high.x, high.y};
         UNROLL
-        for (int i = 0; i < PLAIN_EACH; i++)
-            UNROLL
-        for (int j = 0; j < PLAIN_EACH; j++)
-            sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+        for (int i = 0; i < PLAIN_EACH * PLAIN_EACH; i++)
+            sums[i / PLAIN_EACH][i % PLAIN_EACH] = fmaf(left[i / PLAIN_EACH], right[i % PLAIN_EACH],
+                                                        sums[i / PLAIN_EACH][i % PLAIN_EACH]);
+    }
+}
+
+static __device__ void store_plain(const float (&sums)[PLAIN_EACH][PLAIN_EACH],
+                                   const convolution &c, const block_of_work &work,
+                                   const pixel *pixels)
+{
+    UNROLL
+    for (int i = 0; i < PLAIN_EACH; i++) {
+        pixel pixel = pixels[threadIdx.x / PLAIN_SIDE * PLAIN_EACH + i];
+        if (pixel.picture < 0)
+            continue;
+        size_t offset = output_offset(c, work.rows, work.columns, pixel);
+        UNROLL
+        for (int j = 0; j < PLAIN_EACH; j += 2) {
+            int output = work.first_output + plain_column(j);
+            if (output < c.outputs)
+                store_pair(c, c.result, offset + output, output,
+                           make_float2(sums[i][j], sums[i][j + 1]));
+        }
     }
 }
 
 template <bool backward>
 __global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolution c)
 {
-    __shared__ __align__(16) plain_tiles tiles;
+    __shared__ __align__(16) plain_tile a, b;
     __shared__ pixel pixels[PLAIN_TILE];
     block_of_work work(c, PLAIN_TILE, PLAIN_TILE);
     if (work.first_pixel >= work.pixels)
@@ -186,20 +283,13 @@ __global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolutio
     float sums[PLAIN_EACH][PLAIN_EACH] = {};
     int depth = work.rows.steps * work.columns.steps * c.channels;
     for (int k = 0; k < depth; k += PLAIN_DEPTH) {
-        fetch_plain<backward>(tiles, c, work, pixels, k);
+        fetch_plain_pixels(a, c, work, pixels, k);
+        fetch_plain_weights<backward>(b, c, work, k);
         __syncthreads();
-        multiply_plain(sums, tiles);
+        multiply_plain(sums, a, b);
         __syncthreads();
     }
-    int output = work.first_output + threadIdx.x % PLAIN_SIDE * PLAIN_EACH;
-    for (int i = 0; i < PLAIN_EACH; i++) {
-        pixel pixel = pixels[threadIdx.x / PLAIN_SIDE * PLAIN_EACH + i];
-        size_t offset = output_offset(c, work.rows, work.columns, pixel) + output;
-        for (int j = 0; j < PLAIN_EACH && pixel.picture >= 0; j += 2)
-            if (output + j < c.outputs)
-                store_pair(c, c.result, offset + j, output + j,
-                           make_float2(sums[i][j], sums[i][j + 1]));
-    }
+    store_plain(sums, c, work, pixels);
 }
 
 static void launch_plain(const convolution &c, bool backward, cudaStream_t stream)

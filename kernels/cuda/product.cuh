@@ -141,58 +141,43 @@ __device__ __forceinline__ void split_row(const float quad[QUAD], int step, int 
 
 /* Each step's three products meet in sums of their own, added in f32: the tensor cores cut sums
  * toward zero, which over a thousand steps would cost more than the operands' rounding. */
-template <class shape>
-__device__ __forceinline__ void
-multiply_3xtf32(typename shape::sums &sums, const float (&a)[shape::row_tiles][2][QUAD],
-                const float (&b)[shape::column_tiles][QUAD], int step)
+template <int tiles>
+__device__ __forceinline__ void multiply_3xtf32(float (&sums)[tiles][4], const float (&a)[2][QUAD],
+                                                const float (&b)[tiles][QUAD], int step)
 {
-    uint32_t b_big[shape::column_tiles][2], b_small[shape::column_tiles][2];
+    uint32_t a_big[4], a_small[4], b_big[tiles][2], b_small[tiles][2];
+    split_row(a[0], step, 2, a_big, a_small);
+    split_row(a[1], step, 2, a_big + 1, a_small + 1);
     UNROLL
-    for (int c = 0; c < shape::column_tiles; c++)
+    for (int c = 0; c < tiles; c++)
         split_row(b[c], step, 1, b_big[c], b_small[c]);
+    float part[tiles][4] = {};
     UNROLL
-    for (int r = 0; r < shape::row_tiles; r++) {
-        uint32_t a_big[4], a_small[4];
-        split_row(a[r][0], step, 2, a_big, a_small);
-        split_row(a[r][1], step, 2, a_big + 1, a_small + 1);
-        float part[shape::column_tiles][4] = {};
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            mma_m16n8k8_tf32(part[c], a_small, b_big[c]);
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            mma_m16n8k8_tf32(part[c], a_big, b_small[c]);
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            mma_m16n8k8_tf32(part[c], a_big, b_big[c]);
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            UNROLL
-        for (int i = 0; i < 4; i++)
-            sums[r][c][i] += part[c][i];
-    }
+    for (int c = 0; c < tiles; c++)
+        mma_m16n8k8_tf32(part[c], a_small, b_big[c]);
+    UNROLL
+    for (int c = 0; c < tiles; c++)
+        mma_m16n8k8_tf32(part[c], a_big, b_small[c]);
+    UNROLL
+    for (int c = 0; c < tiles; c++)
+        mma_m16n8k8_tf32(part[c], a_big, b_big[c]);
+    UNROLL
+    for (int i = 0; i < tiles * 4; i++)
+        sums[i / 4][i % 4] += part[i / 4][i % 4];
 }
 
-template <class shape>
-__device__ __forceinline__ void multiply_tf32(typename shape::sums &sums,
-                                              const float (&a)[shape::row_tiles][2][QUAD],
-                                              const float (&b)[shape::column_tiles][QUAD], int step)
+template <int tiles>
+__device__ __forceinline__ void multiply_tf32(float (&sums)[tiles][4], const float (&a)[2][QUAD],
+                                              const float (&b)[tiles][QUAD], int step)
 {
-    uint32_t columns[shape::column_tiles][2];
+    uint32_t rows[4];
     UNROLL
-    for (int c = 0; c < shape::column_tiles; c++)
-        UNROLL
-    for (int i = 0; i < 2; i++)
-        columns[c][i] = to_tf32(b[c][2 * step + i]);
+    for (int i = 0; i < 4; i++)
+        rows[i] = to_tf32(a[i % 2][2 * step + i / 2]);
     UNROLL
-    for (int r = 0; r < shape::row_tiles; r++) {
-        uint32_t rows[4];
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            rows[i] = to_tf32(a[r][i % 2][2 * step + i / 2]);
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            mma_m16n8k8_tf32(sums[r][c], rows, columns[c]);
+    for (int c = 0; c < tiles; c++) {
+        uint32_t columns[2] = {to_tf32(b[c][2 * step]), to_tf32(b[c][2 * step + 1])};
+        mma_m16n8k8_tf32(sums[c], rows, columns);
     }
 }
 
@@ -201,48 +186,39 @@ template <operand operand> __device__ __forceinline__ uint32_t pack_half(const f
     return operand == OPERAND_BF16 ? pack_bf16(pair[0], pair[1]) : pack_f16(pair[0], pair[1]);
 }
 
-template <class shape, operand operand>
-__device__ __forceinline__ void multiply_half(typename shape::sums &sums,
-                                              const float (&a)[shape::row_tiles][2][QUAD],
-                                              const float (&b)[shape::column_tiles][QUAD])
+template <operand operand, int tiles>
+__device__ __forceinline__ void multiply_half(float (&sums)[tiles][4], const float (&a)[2][QUAD],
+                                              const float (&b)[tiles][QUAD])
 {
-    uint32_t columns[shape::column_tiles][2];
+    uint32_t rows[4];
     UNROLL
-    for (int c = 0; c < shape::column_tiles; c++)
-        UNROLL
-    for (int i = 0; i < 2; i++)
-        columns[c][i] = pack_half<operand>(b[c] + 2 * i);
+    for (int i = 0; i < 4; i++)
+        rows[i] = pack_half<operand>(a[i % 2] + i / 2 * 2);
     UNROLL
-    for (int r = 0; r < shape::row_tiles; r++) {
-        uint32_t rows[4];
-        UNROLL
-        for (int i = 0; i < 4; i++)
-            rows[i] = pack_half<operand>(a[r][i % 2] + i / 2 * 2);
-        UNROLL
-        for (int c = 0; c < shape::column_tiles; c++)
-            if (operand == OPERAND_BF16)
-                mma_m16n8k16_bf16(sums[r][c], rows, columns[c]);
-            else
-                mma_m16n8k16_f16(sums[r][c], rows, columns[c]);
+    for (int c = 0; c < tiles; c++) {
+        uint32_t columns[2] = {pack_half<operand>(b[c]), pack_half<operand>(b[c] + 2)};
+        if (operand == OPERAND_BF16)
+            mma_m16n8k16_bf16(sums[c], rows, columns);
+        else
+            mma_m16n8k16_f16(sums[c], rows, columns);
     }
 }
 
-/* sums += 16 depths: a[tile][row group / 8][..], b[tile][..], a thread's four of them in each quad.
- */
-template <class shape, operand operand>
-__device__ __forceinline__ void multiply_quads(typename shape::sums &sums,
-                                               const float (&a)[shape::row_tiles][2][QUAD],
-                                               const float (&b)[shape::column_tiles][QUAD])
+/* 16 rows by some tiles of 8 columns: sums += 16 depths, of which a thread has a quad of two rows
+ * (group, group + 8) and of each tile's column. */
+template <operand operand, int tiles>
+__device__ __forceinline__ void multiply_quads(float (&sums)[tiles][4], const float (&a)[2][QUAD],
+                                               const float (&b)[tiles][QUAD])
 {
     if constexpr (operand == OPERAND_BF16 || operand == OPERAND_F16)
-        multiply_half<shape, operand>(sums, a, b);
+        multiply_half<operand>(sums, a, b);
     else {
         UNROLL
         for (int step = 0; step < 2; step++)
             if constexpr (operand == OPERAND_3XTF32)
-                multiply_3xtf32<shape>(sums, a, b, step);
+                multiply_3xtf32(sums, a, b, step);
             else
-                multiply_tf32<shape>(sums, a, b, step);
+                multiply_tf32(sums, a, b, step);
     }
 }
 
@@ -255,16 +231,18 @@ __device__ __forceinline__ void multiply_tiles(typename shape::sums &sums, const
     ROLLED
     for (int half = 0; half < 2; half++) {
         int depth = 8 * place.member + QUAD * half;
-        float a[shape::row_tiles][2][QUAD], b[shape::column_tiles][QUAD];
-        UNROLL
-        for (int r = 0; r < 2 * shape::row_tiles; r++)
-            load_quad<a_order, shape::rows>(a[r / 2][r % 2], a_tile,
-                                            place.row + 8 * r + place.group, depth);
+        float a[2][QUAD], b[shape::column_tiles][QUAD];
         UNROLL
         for (int c = 0; c < shape::column_tiles; c++)
             load_quad<b_order, shape::columns>(b[c], b_tile, place.column + 8 * c + place.group,
                                                depth);
-        multiply_quads<shape, operand>(sums, a, b);
+        UNROLL
+        for (int r = 0; r < shape::row_tiles; r++) {
+            int row = place.row + 16 * r + place.group;
+            load_quad<a_order, shape::rows>(a[0], a_tile, row, depth);
+            load_quad<a_order, shape::rows>(a[1], a_tile, row + 8, depth);
+            multiply_quads<operand>(sums[r], a, b);
+        }
     }
 }
 
@@ -274,6 +252,7 @@ __device__ __forceinline__ void multiply_steps(typename shape::sums &sums, sourc
                                                int steps, float *stages)
 {
     constexpr int a_floats = shape::rows * DEPTH;
+    ROLLED
     for (int step = 0; step < STAGES - 1; step++) {
         float *stage = stages + step * shape::stage_floats;
         if (step < steps)
