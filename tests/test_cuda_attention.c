@@ -18,13 +18,18 @@
 
 enum { SEEDS = 3, MOST_INPUTS = 4, MOST_OUTPUTS = 2 };
 
+#define USUAL                                                                                      \
+    {                                                                                              \
+        4 << 20, 128                                                                               \
+    }
 static const struct shape {
     int64_t n, h, w, heads, width;
-    int chunk_floats; /* 0: as usual */
+    struct cuda_attention_tuning tuning;
 } shapes[] = {
-    {2, 5, 7, 3, 32, 0},  {1, 4, 4, 14, 32, 0},  {1, 10, 8, 2, 20, 0},  {1, 7, 10, 1, 64, 0},
-    {1, 6, 9, 1, 100, 0}, {1, 9, 8, 1, 160, 1},  {2, 1, 33, 1, 132, 0}, {1, 3, 7, 2, 5, 0},
-    {1, 1, 1, 1, 48, 0},  {1, 11, 3, 1, 131, 0},
+    {2, 5, 7, 3, 32, USUAL},   {1, 4, 4, 14, 32, USUAL},        {1, 10, 8, 2, 20, USUAL},
+    {1, 7, 10, 1, 64, USUAL},  {1, 6, 9, 1, 100, USUAL},        {1, 9, 8, 1, 160, {1, 128}},
+    {2, 1, 33, 1, 132, USUAL}, {1, 3, 7, 2, 5, USUAL},          {1, 1, 1, 1, 48, USUAL},
+    {1, 11, 3, 1, 131, USUAL}, {1, 8, 9, 1, 136, {1 << 20, 1}},
 };
 enum { SHAPE_COUNT = sizeof shapes / sizeof *shapes };
 
@@ -234,7 +239,6 @@ static double check_job(const struct job *job, const char *what)
 
 static void check_shapes(enum kernel_id id)
 {
-    int usual_floats = cuda_attention_chunk_floats;
     double worst = 0;
     for (int s = 0; s < SHAPE_COUNT; s++) {
         char what[80];
@@ -243,11 +247,9 @@ static void check_shapes(enum kernel_id id)
             forward_job(&job, &shapes[s]);
         else
             derivative_job(&job, &shapes[s], id);
-        if (shapes[s].chunk_floats)
-            cuda_attention_chunk_floats = shapes[s].chunk_floats;
+        cuda_attention_tuning = shapes[s].tuning;
         snprintf(what, sizeof what, "shape %d", s);
         worst = fmax(worst, check_job(&job, what));
-        cuda_attention_chunk_floats = usual_floats;
         job_close(&job);
     }
     print_message("largest relative error %.2g\n", worst);
@@ -271,12 +273,86 @@ static void jvp_matches_the_plain_kernel(void **state)
     check_shapes(KERNEL_attention_jvp);
 }
 
+/* Softmax must not overflow, nor attend to padding, when scores are large. */
+static void large_scores_do_no_harm(void **state)
+{
+    (void)state;
+    static const struct shape shape = {1, 1, 70, 1, 4, USUAL};
+    struct job job;
+    forward_job(&job, &shape);
+    for (int i = 0; i < 70 * 12; i++) {
+        int token = i / 12, part = i % 12 / 4;
+        job.input[0][i] = part == 0 ? -40 : part == 1 ? (token == 69 ? 10 : 40) : token == 69;
+    }
+    float *result[MOST_OUTPUTS];
+    run_cuda(&job, 1, result);
+    assert_nothing_reported();
+    for (int i = 0; i < 70 * 4; i++)
+        assert_true(fabs(result[0][i] - 1) < 1e-6);
+    assert_true(fabs(result[1][0] + 800) < 1e-3);
+    free(result[0]);
+    free(result[1]);
+    job_close(&job);
+}
+
+static void check_traffic(const struct simt_launch *launch, double worst[3])
+{
+    const struct simt_counters *c = &launch->counters;
+    double requests = (double)(c->shared_load.requests + c->shared_store.requests);
+    double conflicts = (double)(c->shared_load.conflicts + c->shared_store.conflicts);
+    double loads = (double)c->global_load.sectors / (double)c->global_load.ideal_sectors;
+    double stores = (double)c->global_store.sectors / (double)c->global_store.ideal_sectors;
+    if (loads > 1.25 || stores > 1.25 || conflicts > 0.05 * requests)
+        fail_msg("%s: %g of the fewest sectors loaded, %g stored, %g conflicts in %g requests",
+                 launch->kernel, loads, stores, conflicts, requests);
+    if (strstr(launch->kernel, "attend") || strstr(launch->kernel, "multiply"))
+        assert_true(c->tensor_instructions > 0);
+    worst[0] = fmax(worst[0], loads);
+    worst[1] = fmax(worst[1], stores);
+    worst[2] = fmax(worst[2], conflicts / fmax(requests, 1));
+}
+
+/* What a card would see of whole tiles: global memory within a quarter of the fewest sectors,
+ * shared memory without two lanes at different words of a bank. */
+static void traffic_is_near_the_least(void **state)
+{
+    (void)state;
+    if (!simt_watches_accesses())
+        skip();
+    static const struct shape whole[] = {{1, 8, 8, 2, 32, USUAL},
+                                         {1, 8, 8, 1, 64, USUAL},
+                                         {1, 8, 8, 1, 128, USUAL},
+                                         {1, 8, 8, 1, 160, {4 << 20, 1}}};
+    double worst[3] = {0};
+    for (size_t s = 0; s < sizeof whole / sizeof *whole; s++)
+        for (int id = KERNEL_attention; id <= (int)KERNEL_attention_jvp; id++) {
+            struct job job;
+            float *result[MOST_OUTPUTS];
+            cuda_attention_tuning = whole[s].tuning;
+            if (id == KERNEL_attention)
+                forward_job(&job, &whole[s]);
+            else
+                derivative_job(&job, &whole[s], (enum kernel_id)id);
+            run_cuda(&job, 1, result);
+            for (int i = 0; i < simt_launches(); i++)
+                check_traffic(simt_launch_number(i), worst);
+            for (int i = 0; i < job.outputs; i++)
+                free(result[i]);
+            job_close(&job);
+        }
+    print_message("at most %.3f of the fewest sectors loaded, %.3f stored, %.3f conflicts a "
+                  "shared request\n",
+                  worst[0], worst[1], worst[2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(attention_matches_the_plain_kernel),
         cmocka_unit_test(backward_matches_the_plain_kernel),
         cmocka_unit_test(jvp_matches_the_plain_kernel),
+        cmocka_unit_test(large_scores_do_no_harm),
+        cmocka_unit_test(traffic_is_near_the_least),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,8 +12,12 @@ extern "C" {
 
 enum { CUDA_ATTENTION_NARROW = 128, CUDA_ATTENTION_NARROW_DERIVATIVE = 64 };
 
-/* Scores of wide heads that stand in the workspace at a time; tests take less. */
-extern int cuda_attention_chunk_floats;
+/* Of wide heads: how many scores stand in the workspace at a time, and from how many blocks on a
+ * product takes large tiles. Tests take less. */
+struct cuda_attention_tuning {
+    int chunk_floats, large_tile_blocks;
+};
+extern struct cuda_attention_tuning cuda_attention_tuning;
 
 void cuda_attention(const struct kernel_call *call);
 size_t cuda_attention_workspace(const struct kernel_call *call);

@@ -6,6 +6,9 @@
 
 #include <math.h>
 
+/* 128 blocks are about as many as a large card works at. */
+struct cuda_attention_tuning cuda_attention_tuning = {4 << 20, 128};
+
 /* ---- products ---- */
 /* One for each pair of picture and head. */
 struct matrix {
@@ -124,9 +127,8 @@ static void launch_product(const matrix_product &p, int pairs, cudaStream_t stre
 {
     typedef block_shape<128, 128, 64, 32> large;
     typedef block_shape<64, 64, 32, 32> small;
-    enum { FILL_BLOCKS = 128 };
-    if (pairs * ceil_divide(p.rows, large::rows) * ceil_divide(p.columns, large::columns) >=
-        FILL_BLOCKS)
+    int blocks = pairs * ceil_divide(p.rows, large::rows) * ceil_divide(p.columns, large::columns);
+    if (blocks >= cuda_attention_tuning.large_tile_blocks)
         launch_shape<large, a_order, b_order>(p, pairs, stream);
     else
         launch_shape<small, a_order, b_order>(p, pairs, stream);
@@ -241,14 +243,12 @@ static int score_pitch(const attention &a)
     return ceil_divide(a.tokens, SECTOR_FLOATS) * SECTOR_FLOATS;
 }
 
-int cuda_attention_chunk_floats = 4 << 20;
-
 /* Queries of a chunk: whole tiles. */
 static int chunk_rows(const attention &a)
 {
     enum { TILE = 64 };
     int all = a.pictures * a.heads * score_pitch(a);
-    return min(max(cuda_attention_chunk_floats / all / TILE * TILE, +TILE), a.tokens);
+    return min(max(cuda_attention_tuning.chunk_floats / all / TILE * TILE, +TILE), a.tokens);
 }
 
 size_t wide_scratch(const attention &a, int matrices)

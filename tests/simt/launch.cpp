@@ -244,6 +244,8 @@ static void start_launch(dim3 grid, dim3 block)
     blockDim = block;
 }
 
+static std::vector<simt_launch> launches;
+
 static void run_grid(dim3 grid)
 {
     M.block = 0;
@@ -279,6 +281,7 @@ void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
     start_launch(grid, block);
     start_launch_memory(symbol.variables, shared_bytes);
     run_grid(grid);
+    launches.push_back({M.kernel, M.counters});
     if (M.abandoned)
         last_error = cudaErrorLaunchFailure;
     finish_texts();
@@ -306,6 +309,7 @@ void simt_reset(const struct simt_options *options)
 {
     M.options = *options;
     opted_in.clear();
+    launches.clear();
     last_error = cudaSuccess;
     clear_report();
 }
@@ -313,6 +317,16 @@ void simt_reset(const struct simt_options *options)
 const struct simt_counters *simt_last_counters(void)
 {
     return &M.counters;
+}
+
+int simt_launches(void)
+{
+    return static_cast<int>(launches.size());
+}
+
+const struct simt_launch *simt_launch_number(int launch)
+{
+    return &launches[launch];
 }
 
 bool simt_watches_accesses(void)

@@ -88,6 +88,14 @@ struct simt_options simt_default_options(void);
 void simt_reset(const struct simt_options *options);
 const struct simt_report *simt_errors(void);
 const struct simt_counters *simt_last_counters(void);
+
+/* Those since simt_reset, in order, as far as they were within the limits. */
+struct simt_launch {
+    const char *kernel;
+    struct simt_counters counters;
+};
+int simt_launches(void);
+const struct simt_launch *simt_launch_number(int launch);
 const char *simt_kind_name(enum simt_kind kind);
 /* False in a build (ASan) that runs kernels without watching their accesses. */
 bool simt_watches_accesses(void);
