@@ -52,6 +52,7 @@ CUDA_SIMT_OBJECTS := $(if $(filter x86_64,$(MACHINE)),$(CUDA_SOURCES:%.cu=$(BUIL
 # the same kernels by the real compiler, to see that it takes them
 NVCC ?= $(shell command -v nvcc)
 NVCC_OBJECTS := $(if $(NVCC),$(if $(SANITIZE),,$(SIMT_KERNELS:%.cu=$(BUILD)/%.nvcc.o)))
+CUDA_NVCC_OBJECTS := $(if $(NVCC),$(if $(SANITIZE),,$(CUDA_SOURCES:%.cu=$(BUILD)/%.nvcc.o)))
 
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
@@ -106,7 +107,7 @@ $(BUILD)/%.nvcc.o: %.cu
 $(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(NVCC_OBJECTS),-DNVCC_BUILDS)
 $(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(SIMT_OBJECTS) | $(NVCC_OBJECTS)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
-$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(CUDA_SIMT_OBJECTS) $(PLAIN_OBJECTS)
+$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(CUDA_SIMT_OBJECTS) $(PLAIN_OBJECTS) | $(CUDA_NVCC_OBJECTS)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -lm -o $@
 
 tests: all $(TESTS)

@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 
 files="product.cuh convolution.cuh conv2d.cu attention_narrow.cu attention_wide.cu"
-statements='__syncthreads();|__syncwarp();|copy_async_wait<[^;]*>();|copy_async_wait_all();'
+statements='__syncthreads\(\);|__syncwarp\(\);|copy_async_wait<[^;]*>\(\);|copy_async_wait_all\(\);'
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -31,7 +31,7 @@ for file in $files; do
         sed -E "${line}s/$statements/;/" "$folder/original" >"$source"
         caught=""
         for name in $(tests_of "$file"); do
-            if ! make NVCC= "build/tests/$name" >"$folder/log" 2>&1; then
+            if ! make -j2 NVCC= "build/tests/$name" >"$folder/log" 2>&1; then
                 echo "$source:$line does not build without it"
                 tail -n 5 "$folder/log"
                 exit 1

@@ -136,7 +136,7 @@ static double *run_plain(const struct job *job)
     t.input[0].data = to_double(job->input, count_of(job->source));
     t.input[1].data = to_double(job->oihw, count_of(job->weight));
     double *bias = to_double(job->bias, (size_t)job->shape->o);
-    double *residual = to_double(job->residual, count);
+    double *residual = to_double(job->residual, job->backward ? 0 : count);
     t.input[2].data = !job->backward && job->shape->bias ? bias : NULL;
     t.input[3].data = !job->backward && job->shape->residual ? residual : NULL;
     t.output.data = allocate(count * sizeof(double));

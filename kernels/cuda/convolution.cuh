@@ -209,19 +209,18 @@ __device__ __forceinline__ void store_sums(const typename shape::sums &sums, con
     size_t result_floats = (size_t)c.pictures * c.height * c.width * c.outputs;
     float *result = c.result + blockIdx.z % c.splits * result_floats;
     UNROLL
-    for (int r = 0; r < shape::row_tiles; r++)
-        UNROLL
-    for (int i = 0; i < 4; i += 2) {
-        pixel pixel = pixels[place.sum_row(r, i)];
+    for (int i = 0; i < shape::row_tiles * 2; i++) {
+        int tile = i / 2, element = i % 2 * 2;
+        pixel pixel = pixels[place.sum_row(tile, element)];
         if (pixel.picture < 0)
             continue;
         size_t offset = output_offset(c, work.rows, work.columns, pixel);
         UNROLL
         for (int column = 0; column < shape::column_tiles; column++) {
+            const float *value = &sums[tile][column][element];
             int output = work.first_output + place.sum_column(column);
             if (output < c.outputs)
-                store_pair(c, result, offset + output, output,
-                           make_float2(sums[r][column][i], sums[r][column][i + 1]));
+                store_pair(c, result, offset + output, output, make_float2(value[0], value[1]));
         }
     }
 }
