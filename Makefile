@@ -110,7 +110,7 @@ $(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(TEST_SUPPORT) $(BUILD
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills
 cuda-report:
-	$(QUIET)NVCC="$(NVCC)" sh tools/cuda_report.sh $(CUDA_SOURCES)
+	$(QUIET)sh tests/check_cuda_code.sh -v
 
 tests: all $(TESTS)
 test:

@@ -12,21 +12,6 @@ size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int threads);
 
-/* NULL in the table until kernels/cuda/conv2d.cu and attention.cu are there */
-#pragma weak cuda_conv2d
-#pragma weak cuda_conv2d_workspace
-#pragma weak cuda_conv2d_backward_data
-#pragma weak cuda_conv2d_backward_data_workspace
-#pragma weak cuda_conv2d_form
-#pragma weak cuda_weight_bytes
-#pragma weak cuda_pack_weight
-#pragma weak cuda_attention
-#pragma weak cuda_attention_workspace
-#pragma weak cuda_attention_backward
-#pragma weak cuda_attention_backward_workspace
-#pragma weak cuda_attention_jvp
-#pragma weak cuda_attention_jvp_workspace
-
 #define RUN(name)           [KERNEL_##name] = {cuda_##name, NULL}
 #define RUN_WORKSPACE(name) [KERNEL_##name] = {cuda_##name, cuda_##name##_workspace}
 

@@ -83,8 +83,8 @@ struct thread {
 };
 
 struct warp {
-    uint32_t alive;
-    uint32_t base; /* the clock of the last __syncwarp of all */
+    uint32_t alive, waiting; /* lanes; waiting: for a collective operation */
+    uint32_t base;           /* the clock of the last __syncwarp of all */
 };
 
 struct machine {

@@ -136,7 +136,7 @@ static void start_block(void)
     }
     for (unsigned i = 0; i < M.warps; i++) {
         unsigned lanes = M.threads - i * WARP;
-        M.warp_[i] = {lanes < WARP ? (1u << lanes) - 1 : 0xffffffff, 0};
+        M.warp_[i] = {lanes < WARP ? (1u << lanes) - 1 : 0xffffffff, 0, 0};
     }
     start_block_memory();
 }

@@ -224,6 +224,7 @@ static void complete(thread &any, const collective &model, uint32_t lanes)
             lane(any, i).waiting = nullptr;
             lane(any, i).now = state::ready;
         }
+    warp_of(any).waiting &= ~lanes;
 }
 
 static void meet(collective &collective)
@@ -238,9 +239,11 @@ static void meet(collective &collective)
     }
     thread.waiting = &collective;
     thread.now = state::at_warp;
-    uint32_t arrived = arrived_lanes(thread, collective);
-    if (arrived == (collective.mask & warp_of(thread).alive))
-        complete(thread, collective, arrived);
+    warp &warp = warp_of(thread);
+    warp.waiting |= 1u << lane_of(thread);
+    uint32_t wanted = collective.mask & warp.alive;
+    if ((wanted & ~warp.waiting) == 0 && arrived_lanes(thread, collective) == wanted)
+        complete(thread, collective, wanted);
     else
         yield_fibre();
 }

@@ -1,0 +1,461 @@
+/* The host side of conv2d and conv2d_backward_data, the kernel without tensor cores, and the sum
+ * over splits. */
+#include "kernels/cuda/conv2d.h"
+#include "kernels/cuda/convolution.cuh"
+
+#include <string.h>
+
+/* ---- the weight ---- */
+static int weight_pitch(int64_t inputs)
+{
+    enum { SECTOR_FLOATS = 8 };
+    return ceil_divide((int)inputs, SECTOR_FLOATS) * SECTOR_FLOATS;
+}
+
+enum weight_form cuda_conv2d_form(const struct conv2d_attributes *a, const int64_t *,
+                                  const int64_t *, bool)
+{
+    bool merged = a->upsample == 2 && a->stride == 1 && a->kernel_height == 3 &&
+                  a->kernel_width == 3 && a->pad_top == 1 && a->pad_left == 1;
+    return merged ? WEIGHT_TAPS_MERGED : WEIGHT_TAPS;
+}
+
+enum { MERGED_TAPS = 4 /* along an axis */ };
+
+size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4])
+{
+    int64_t inputs = form == WEIGHT_PLAIN ? shape[1] : weight_pitch(shape[1]);
+    int64_t taps = form == WEIGHT_TAPS_MERGED ? MERGED_TAPS * MERGED_TAPS : shape[2] * shape[3];
+    return (size_t)(shape[0] * inputs * taps) * sizeof(float);
+}
+
+/* The sum of the taps of a 3x3 kernel that make up merged tap (row, column). */
+static float merged_tap(const float kernel[9], int row, int column)
+{
+    static const int first[MERGED_TAPS] = {2, 1, 0, 0}, last[MERGED_TAPS] = {2, 2, 1, 0};
+    double sum = 0;
+    for (int r = first[row]; r <= last[row]; r++)
+        for (int s = first[column]; s <= last[column]; s++)
+            sum += kernel[3 * r + s];
+    return (float)sum;
+}
+
+void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
+                      void *packed, int)
+{
+    bool merged = form == WEIGHT_TAPS_MERGED;
+    int64_t outputs = shape[0], inputs = shape[1], kernel = shape[2] * shape[3];
+    int64_t taps = merged ? MERGED_TAPS * MERGED_TAPS : kernel, pitch = weight_pitch(inputs);
+    size_t bytes = cuda_weight_bytes(form, shape);
+    if (form == WEIGHT_PLAIN) {
+        memcpy(packed, oihw, bytes);
+        return;
+    }
+    float *rows = (float *)packed;
+    memset(packed, 0, bytes);
+    for (int64_t o = 0; o < outputs; o++)
+        for (int64_t i = 0; i < inputs; i++)
+            for (int64_t tap = 0; tap < taps; tap++) {
+                const float *from = oihw + (o * inputs + i) * kernel;
+                int row = (int)tap / MERGED_TAPS, column = (int)tap % MERGED_TAPS;
+                rows[(tap * outputs + o) * pitch + i] =
+                    merged ? merged_tap(from, row, column) : from[tap];
+            }
+}
+
+/* ---- the gather ---- */
+static axis forward_axis(int64_t output, int64_t source, int kernel, int pad,
+                         const struct conv2d_attributes *a)
+{
+    axis axis = {};
+    axis.length = (int)output;
+    axis.stride = axis.copies = axis.tap_step = axis.slope = 1;
+    axis.steps = kernel;
+    axis.multiplier = a->stride;
+    axis.offset = -pad;
+    axis.limit = (int)source * a->upsample;
+    axis.shift = a->upsample - 1;
+    return axis;
+}
+
+/* Output i and tap r of the forward convolution meet source stride*i + r - pad, so backwards pixel
+ * i and tap r meet (i + pad - r) / stride where that is whole: with stride 2, i of parity `class_`
+ * meets every other tap. */
+static axis backward_axis(int64_t output, int64_t source, int kernel, int pad, int class_,
+                          const struct conv2d_attributes *a)
+{
+    axis axis = {};
+    axis.length = (int)output;
+    axis.stride = axis.copies = axis.tap_step = axis.multiplier = 1;
+    axis.slope = -1;
+    axis.steps = kernel;
+    axis.offset = pad;
+    axis.limit = (int)source;
+    if (a->stride == 1 && a->upsample == 2) {
+        axis.multiplier = axis.copies = 2;
+        axis.steps = 2 * kernel;
+    } else if (a->stride == 2 && a->upsample == 2) {
+        /* whichever of the pixel's two copies the stride hits */
+        axis.multiplier = 2;
+        axis.offset = pad + 1;
+        axis.limit = 2 * (int)source;
+        axis.shift = 1;
+    } else if (a->stride == 2) {
+        axis.first = class_;
+        axis.stride = axis.tap_step = 2;
+        axis.length = ceil_divide((int)output - class_, 2);
+        axis.tap_first = (class_ + pad) % 2;
+        axis.steps = kernel > axis.tap_first ? ceil_divide(kernel - axis.tap_first, 2) : 0;
+        axis.offset = (class_ + pad - axis.tap_first) / 2;
+    }
+    return axis;
+}
+
+/* The axes of WEIGHT_TAPS_MERGED, whose numbers conv2d.h explains. */
+static axis merged_axis(int64_t output, int64_t source, bool backward, int class_)
+{
+    axis axis = {};
+    axis.copies = axis.slope = 1;
+    axis.limit = (int)source;
+    axis.steps = backward ? MERGED_TAPS : MERGED_TAPS / 2;
+    axis.tap_first = backward ? 0 : 3 - class_;
+    axis.tap_step = backward ? 1 : -2;
+    axis.first = backward ? 0 : class_;
+    axis.stride = backward ? 1 : 2;
+    axis.multiplier = backward ? 2 : 1;
+    axis.offset = axis.first - 1;
+    axis.length = ceil_divide((int)output - axis.first, axis.stride);
+    return axis;
+}
+
+static axis axis_of(const struct conv2d_attributes *a, bool backward, int64_t output,
+                    int64_t source, int kernel, int pad, int class_)
+{
+    return a->form == WEIGHT_TAPS_MERGED ? merged_axis(output, source, backward, class_)
+           : backward                    ? backward_axis(output, source, kernel, pad, class_, a)
+                                         : forward_axis(output, source, kernel, pad, a);
+}
+
+static convolution convolution_of(const struct kernel_call *call, bool backward)
+{
+    const struct conv2d_attributes *a = &call->attributes->conv2d;
+    const int64_t *source = call->input[0].shape, *output = call->output[0].shape;
+    convolution c = {};
+    c.source = (const float *)call->input[0].data;
+    c.weight = (const float *)call->input[1].data;
+    c.bias = backward ? NULL : (const float *)call->input[2].data;
+    c.residual = backward ? NULL : (const float *)call->input[3].data;
+    c.result = (float *)call->output[0].data;
+    c.pictures = (int)source[0];
+    c.source_height = (int)source[1];
+    c.source_width = (int)source[2];
+    c.channels = (int)source[3];
+    c.height = (int)output[1];
+    c.width = (int)output[2];
+    c.outputs = (int)output[3];
+    bool merged = a->form == WEIGHT_TAPS_MERGED;
+    c.classes = (merged ? !backward : backward && a->stride == 2 && a->upsample == 1) ? 4 : 1;
+    for (int i = 0; i < 2; i++) {
+        c.rows[i] = axis_of(a, backward, output[1], source[1], a->kernel_height, a->pad_top, i);
+        c.columns[i] = axis_of(a, backward, output[2], source[2], a->kernel_width, a->pad_left, i);
+    }
+    c.kernel_width = merged ? +MERGED_TAPS : a->kernel_width;
+    c.weight_outputs = backward ? c.channels : c.outputs;
+    c.weight_pitch = weight_pitch(backward ? c.outputs : c.channels);
+    c.splits = 1;
+    return c;
+}
+
+/* ---- without tensor cores ---- */
+enum {
+    PLAIN_TILE = 64,
+    PLAIN_DEPTH = 8, /* with rows of 68 floats, 8 depths of 4 rows lie in different banks */
+    PLAIN_PITCH = PLAIN_TILE + 4,
+    PLAIN_SIDE = 16, /* threads */
+    PLAIN_THREADS = PLAIN_SIDE * PLAIN_SIDE,
+    PLAIN_EACH = PLAIN_TILE / PLAIN_SIDE /* rows and columns of a thread */
+};
+typedef float plain_tile[PLAIN_DEPTH][PLAIN_PITCH];
+
+/* Depth here is (tap, channel) without gaps, so that three channels cost no more than three. */
+struct plain_depth {
+    bool inside;
+    int row_step, column_step, tap, channel;
+
+    __device__ __forceinline__ plain_depth(const convolution &c, const block_of_work &work,
+                                           int depth)
+    {
+        int step = depth / c.channels;
+        inside = step < work.rows.steps * work.columns.steps;
+        row_step = inside ? step / work.columns.steps : 0;
+        column_step = inside ? step % work.columns.steps : 0;
+        tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
+        channel = depth % c.channels;
+    }
+};
+
+static __device__ void fetch_plain_pixels(plain_tile &tile, const convolution &c,
+                                          const block_of_work &work, const pixel *pixels,
+                                          int first_depth)
+{
+    int k = threadIdx.x % PLAIN_DEPTH;
+    plain_depth depth(c, work, first_depth + k);
+    for (int i = threadIdx.x / PLAIN_DEPTH; i < PLAIN_TILE; i += PLAIN_THREADS / PLAIN_DEPTH) {
+        int from =
+            source_pixel(c, work.rows, work.columns, pixels[i], depth.row_step, depth.column_step);
+        tile[k][i] =
+            depth.inside && from >= 0 ? c.source[(size_t)from * c.channels + depth.channel] : 0;
+    }
+}
+
+template <bool backward>
+static __device__ void fetch_plain_weights(plain_tile &tile, const convolution &c,
+                                           const block_of_work &work, int first_depth)
+{
+    for (int i = threadIdx.x; i < PLAIN_TILE * PLAIN_DEPTH; i += PLAIN_THREADS) {
+        /* neighbouring threads at neighbouring inputs */
+        int k = backward ? i / PLAIN_TILE : i % PLAIN_DEPTH;
+        int column = backward ? i % PLAIN_TILE : i / PLAIN_DEPTH;
+        plain_depth depth(c, work, first_depth + k);
+        int output = work.first_output + column;
+        size_t row = depth.tap * c.weight_outputs + (backward ? depth.channel : output);
+        tile[k][column] = depth.inside && output < c.outputs
+                              ? c.weight[row * c.weight_pitch + (backward ? output : depth.channel)]
+                              : 0;
+    }
+}
+
+/* Number j of a thread's columns: pairs, so that a warp stores whole sectors. */
+static __device__ __forceinline__ int plain_column(int j)
+{
+    return j / 2 * (PLAIN_TILE / 2) + threadIdx.x % PLAIN_SIDE * 2 + j % 2;
+}
+
+static __device__ void multiply_plain(float (&sums)[PLAIN_EACH][PLAIN_EACH], const plain_tile &a,
+                                      const plain_tile &b)
+{
+    int row = threadIdx.x / PLAIN_SIDE * PLAIN_EACH;
+    for (int k = 0; k < PLAIN_DEPTH; k++) {
+        float4 rows = *reinterpret_cast<const float4 *>(&a[k][row]);
+        float2 low = *reinterpret_cast<const float2 *>(&b[k][plain_column(0)]);
+        float2 high = *reinterpret_cast<const float2 *>(&b[k][plain_column(2)]);
+        float left[PLAIN_EACH] = {rows.x, rows.y, rows.z, rows.w};
+        float right[PLAIN_EACH] = {low.x, low.y, high.x, high.y};
+        UNROLL
+        for (int i = 0; i < PLAIN_EACH * PLAIN_EACH; i++)
+            sums[i / PLAIN_EACH][i % PLAIN_EACH] = fmaf(left[i / PLAIN_EACH], right[i % PLAIN_EACH],
+                                                        sums[i / PLAIN_EACH][i % PLAIN_EACH]);
+    }
+}
+
+static __device__ void store_plain(const float (&sums)[PLAIN_EACH][PLAIN_EACH],
+                                   const convolution &c, const block_of_work &work,
+                                   const pixel *pixels)
+{
+    UNROLL
+    for (int i = 0; i < PLAIN_EACH; i++) {
+        pixel pixel = pixels[threadIdx.x / PLAIN_SIDE * PLAIN_EACH + i];
+        if (pixel.picture < 0)
+            continue;
+        size_t offset = output_offset(c, work.rows, work.columns, pixel);
+        UNROLL
+        for (int j = 0; j < PLAIN_EACH; j += 2) {
+            int output = work.first_output + plain_column(j);
+            if (output < c.outputs)
+                store_pair(c, c.result, offset + output, output,
+                           make_float2(sums[i][j], sums[i][j + 1]));
+        }
+    }
+}
+
+template <bool backward>
+__global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolution c)
+{
+    __shared__ __align__(16) plain_tile a, b;
+    __shared__ pixel pixels[PLAIN_TILE];
+    block_of_work work(c, PLAIN_TILE, PLAIN_TILE);
+    if (work.first_pixel >= work.pixels)
+        return;
+    if (threadIdx.x < PLAIN_TILE)
+        pixels[threadIdx.x] =
+            pixel_of(work.first_pixel + threadIdx.x, work.rows, work.columns, c.pictures);
+    __syncthreads();
+    float sums[PLAIN_EACH][PLAIN_EACH] = {};
+    int depth = work.rows.steps * work.columns.steps * c.channels;
+    for (int k = 0; k < depth; k += PLAIN_DEPTH) {
+        fetch_plain_pixels(a, c, work, pixels, k);
+        fetch_plain_weights<backward>(b, c, work, k);
+        __syncthreads();
+        multiply_plain(sums, a, b);
+        __syncthreads();
+    }
+    store_plain(sums, c, work, pixels);
+}
+
+static void launch_plain(const convolution &c, bool backward, cudaStream_t stream)
+{
+    dim3 grid = convolution_grid(c, PLAIN_TILE, PLAIN_TILE);
+    if (backward)
+        LAUNCH(convolve_plain<true>, grid, PLAIN_THREADS, 0, stream, c);
+    else
+        LAUNCH(convolve_plain<false>, grid, PLAIN_THREADS, 0, stream, c);
+}
+
+/* ---- the sum over splits ---- */
+enum { ADD_THREADS = 256 };
+
+__global__ void __launch_bounds__(ADD_THREADS)
+    add_splits(const convolution c, const float *parts, size_t floats)
+{
+    size_t i = (size_t)blockIdx.x * ADD_THREADS + threadIdx.x;
+    if (i >= floats)
+        return;
+    float sum = 0;
+    for (int split = 0; split < c.splits; split++)
+        sum += parts[split * floats + i];
+    if (c.bias)
+        sum += c.bias[i % c.outputs];
+    if (c.residual)
+        sum += c.residual[i];
+    c.result[i] = sum;
+}
+
+static size_t result_floats(const convolution &c)
+{
+    return (size_t)c.pictures * c.height * c.width * c.outputs;
+}
+
+/* ---- candidates ---- */
+enum { FILL_BLOCKS = 128 /* about as many blocks as keep a large card busy */ };
+
+static int64_t blocks_of(const convolution &c, int tile_rows, int tile_columns)
+{
+    dim3 grid = convolution_grid(c, tile_rows, tile_columns);
+    return (int64_t)grid.x * c.classes;
+}
+
+static bool suits_large(const convolution &c)
+{
+    return c.channels >= QUADS && c.outputs > 64 && blocks_of(c, 128, 128) >= FILL_BLOCKS;
+}
+
+static bool suits_narrow(const convolution &c)
+{
+    return c.channels >= QUADS && c.outputs <= 32;
+}
+
+static bool suits_small(const convolution &c)
+{
+    return c.channels >= QUADS;
+}
+
+static bool suits_plain(const convolution &)
+{
+    return true;
+}
+
+struct variant {
+    const char *name;
+    int rows, columns;
+    enum tile tile; /* TILE_COUNT: none of the tensor cores' */
+    bool (*suits)(const convolution &c);
+};
+static const variant variants[CUDA_CONV2D_VARIANTS] = {
+    {"128 x 128", 128, 128, TILE_LARGE, suits_large},
+    {"128 x 32", 128, 32, TILE_NARROW, suits_narrow},
+    {"64 x 64", 64, 64, TILE_SMALL, suits_small},
+    {"64 x 64 by fmaf", PLAIN_TILE, PLAIN_TILE, TILE_COUNT, suits_plain},
+};
+
+/* As many parts of the sum as fill the card, of no less than a few steps each. */
+static int splits_of(const convolution &c, const variant &variant, int wanted)
+{
+    enum { LEAST_STEPS = 8 };
+    if (variant.tile == TILE_COUNT)
+        return 1;
+    int steps = c.rows[0].steps * c.columns[0].steps * ceil_divide(c.channels, DEPTH);
+    int64_t blocks = blocks_of(c, variant.rows, variant.columns);
+    int splits = wanted ? wanted : (int)(FILL_BLOCKS / blocks);
+    splits = min(splits, wanted ? steps : steps / LEAST_STEPS);
+    return splits > 1 ? ceil_divide(steps, ceil_divide(steps, splits)) : 1;
+}
+
+const char *cuda_conv2d_variant_name(int variant)
+{
+    return variants[variant].name;
+}
+
+bool cuda_conv2d_suits(const struct kernel_call *call, bool backward, int variant)
+{
+    return variants[variant].suits(convolution_of(call, backward));
+}
+
+size_t cuda_conv2d_workspace_with(const struct kernel_call *call, bool backward,
+                                  struct cuda_conv2d_choice choice)
+{
+    convolution c = convolution_of(call, backward);
+    int splits = splits_of(c, variants[choice.variant], choice.splits);
+    return splits > 1 ? splits * result_floats(c) * sizeof(float) : 0;
+}
+
+static void launch_tile(const convolution &c, bool backward, tile tile, operand operand,
+                        cudaStream_t stream)
+{
+    switch (operand) {
+    case OPERAND_TF32:
+        return launch_convolution<OPERAND_TF32>(tile, backward, c, stream);
+    case OPERAND_BF16:
+        return launch_convolution<OPERAND_BF16>(tile, backward, c, stream);
+    case OPERAND_F16:
+        return launch_convolution<OPERAND_F16>(tile, backward, c, stream);
+    default:
+        return launch_convolution<OPERAND_3XTF32>(tile, backward, c, stream);
+    }
+}
+
+void cuda_conv2d_with(const struct kernel_call *call, bool backward,
+                      struct cuda_conv2d_choice choice)
+{
+    const variant &variant = variants[choice.variant];
+    cudaStream_t stream = (cudaStream_t)call->stream;
+    convolution c = convolution_of(call, backward), part = c;
+    if (variant.tile == TILE_COUNT)
+        return launch_plain(c, backward, stream);
+    c.splits = part.splits = splits_of(c, variant, choice.splits);
+    if (c.splits == 1)
+        return launch_tile(c, backward, variant.tile, choice.operand, stream);
+    part.result = (float *)call->workspace;
+    part.bias = part.residual = NULL;
+    launch_tile(part, backward, variant.tile, choice.operand, stream);
+    size_t floats = result_floats(c);
+    LAUNCH(add_splits, (unsigned)((floats + ADD_THREADS - 1) / ADD_THREADS), ADD_THREADS, 0, stream,
+           c, (const float *)part.result, floats);
+}
+
+static struct cuda_conv2d_choice default_choice(const struct kernel_call *call, bool backward)
+{
+    struct cuda_conv2d_choice choice = {0, OPERAND_3XTF32, 0};
+    while (!cuda_conv2d_suits(call, backward, choice.variant))
+        choice.variant++;
+    return choice;
+}
+
+size_t cuda_conv2d_workspace(const struct kernel_call *call)
+{
+    return cuda_conv2d_workspace_with(call, false, default_choice(call, false));
+}
+
+void cuda_conv2d(const struct kernel_call *call)
+{
+    cuda_conv2d_with(call, false, default_choice(call, false));
+}
+
+size_t cuda_conv2d_backward_data_workspace(const struct kernel_call *call)
+{
+    return cuda_conv2d_workspace_with(call, true, default_choice(call, true));
+}
+
+void cuda_conv2d_backward_data(const struct kernel_call *call)
+{
+    cuda_conv2d_with(call, true, default_choice(call, true));
+}

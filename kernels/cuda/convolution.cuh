@@ -1,0 +1,288 @@
+/* conv2d and its backward-data as one gather: every output pixel walks taps, each tap names one
+ * pixel of the source or none. An axis says which, so that stride, padding, upsampling and both
+ * directions are numbers in it. The product's rows are output pixels, its depth is (tap, channel).
+ *
+ * Backwards with stride 2, pixels of one parity meet every other tap: four classes of pixels. With
+ * upsampling, a tap of one axis meets two pixels: twice the steps. */
+#ifndef KERNELS_CUDA_CONVOLUTION_CUH
+#define KERNELS_CUDA_CONVOLUTION_CUH
+
+#include "kernels/cuda/product.cuh"
+
+/* Step s of output number i: weight tap tap_first + tap_step * (s / copies) and source coordinate
+ * position >> shift, where position = multiplier * i + offset + slope * (s / copies) + s % copies
+ * and positions outside [0, limit) are padding. */
+struct axis {
+    int length, first, stride; /* output coordinate first + stride * i */
+    int steps, copies, tap_first, tap_step;
+    int multiplier, offset, slope, limit, shift;
+};
+
+struct convolution {
+    const float *source, *weight, *bias, *residual;
+    float *result; /* with several splits their sums, one result after the other */
+    int pictures, source_height, source_width, channels;
+    int height, width, outputs;
+    axis rows[2], columns[2]; /* of classes: number c has rows[c / 2], columns[c % 2] */
+    int classes;              /* 1 or 4 */
+    int kernel_width, weight_outputs, weight_pitch;
+    int splits;
+};
+
+/* An output pixel by its numbers on the class's axes; picture -1: none. */
+struct pixel {
+    int picture, row, column;
+};
+
+static __device__ __forceinline__ pixel pixel_of(int number, const axis &rows, const axis &columns,
+                                                 int pictures)
+{
+    int column = number % columns.length, row = number / columns.length;
+    pixel pixel = {row / rows.length, row % rows.length, column};
+    if (pixel.picture >= pictures)
+        pixel.picture = -1;
+    return pixel;
+}
+
+/* A source coordinate, or -1. */
+static __device__ __forceinline__ int source_coordinate(const axis &axis, int i, int step)
+{
+    int position =
+        axis.multiplier * i + axis.offset + axis.slope * (step / axis.copies) + step % axis.copies;
+    return position < 0 || position >= axis.limit ? -1 : position >> axis.shift;
+}
+
+static __device__ __forceinline__ int source_pixel(const convolution &c, const axis &rows,
+                                                   const axis &columns, const pixel &pixel,
+                                                   int row_step, int column_step)
+{
+    int row = source_coordinate(rows, pixel.row, row_step);
+    int column = source_coordinate(columns, pixel.column, column_step);
+    if (pixel.picture < 0 || row < 0 || column < 0)
+        return -1;
+    return (pixel.picture * c.source_height + row) * c.source_width + column;
+}
+
+static __device__ __forceinline__ int tap_of(const axis &axis, int step)
+{
+    return axis.tap_first + axis.tap_step * (step / axis.copies);
+}
+
+static __device__ __forceinline__ size_t output_offset(const convolution &c, const axis &rows,
+                                                       const axis &columns, const pixel &pixel)
+{
+    int row = rows.first + rows.stride * pixel.row;
+    int column = columns.first + columns.stride * pixel.column;
+    return ((size_t)(pixel.picture * c.height + row) * c.width + column) * c.outputs;
+}
+
+/* ---- what a block works at ---- */
+struct block_of_work {
+    const axis &rows, &columns;
+    int first_pixel, first_output, pixels; /* pixels: of the class */
+    int first_step, last_step;             /* DEPTH channels of a tap each; taps, then channels */
+
+    __device__ __forceinline__ block_of_work(const convolution &c, int tile_rows, int tile_columns)
+        : rows(c.rows[blockIdx.z / c.splits / 2]), columns(c.columns[blockIdx.z / c.splits % 2])
+    {
+        int across = ceil_divide(c.outputs, tile_columns), split = blockIdx.z % c.splits;
+        first_pixel = blockIdx.x / across * tile_rows;
+        first_output = blockIdx.x % across * tile_columns;
+        pixels = c.pictures * rows.length * columns.length;
+        int steps = rows.steps * columns.steps * ceil_divide(c.channels, DEPTH);
+        int share = ceil_divide(steps, c.splits);
+        first_step = min(split * share, steps);
+        last_step = min(first_step + share, steps);
+    }
+};
+
+/* Copies the tiles of one step after the other. */
+template <class shape, bool backward> struct gather {
+    static constexpr order a_order = ALONG_DEPTH, b_order = backward ? ACROSS_DEPTH : ALONG_DEPTH;
+    static constexpr int row_copies = shape::rows * QUADS / shape::threads;
+    static constexpr int column_copies = shape::columns * QUADS / shape::threads;
+
+    const convolution &c;
+    const block_of_work &work;
+    const pixel *pixels; /* in shared memory */
+    int row_step, column_step, channel;
+    int source[row_copies]; /* pixels of the present tap */
+
+    __device__ __forceinline__ gather(const convolution &c, const block_of_work &work,
+                                      const pixel *pixels)
+        : c(c), work(work), pixels(pixels), row_step(), column_step(), channel()
+    {
+        if (work.first_step == work.last_step)
+            return;
+        int chunks = ceil_divide(c.channels, DEPTH), tap = work.first_step / chunks;
+        row_step = tap / work.columns.steps;
+        column_step = tap % work.columns.steps;
+        channel = work.first_step % chunks * DEPTH;
+        locate();
+    }
+
+    __device__ __forceinline__ void locate()
+    {
+        UNROLL
+        for (int i = 0; i < row_copies; i++) {
+            tile_piece<a_order, shape::rows> piece(threadIdx.x + i * shape::threads);
+            source[i] =
+                source_pixel(c, work.rows, work.columns, pixels[piece.row], row_step, column_step);
+        }
+    }
+
+    __device__ __forceinline__ void fetch_pixels(float *tile) const
+    {
+        UNROLL
+        for (int i = 0; i < row_copies; i++) {
+            tile_piece<a_order, shape::rows> piece(threadIdx.x + i * shape::threads);
+            int left = source[i] < 0 ? 0 : c.channels - channel - piece.depth;
+            const float *from = c.source;
+            if (left > 0)
+                from += (size_t)source[i] * c.channels + channel + piece.depth;
+            copy_quad(piece.in(tile), from, max(min(left, +QUAD), 0), c.channels % QUAD == 0);
+        }
+    }
+
+    __device__ __forceinline__ void fetch_weights(float *tile) const
+    {
+        int tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
+        ROLLED
+        for (int i = 0; i < column_copies; i++) {
+            tile_piece<b_order, shape::columns> piece(threadIdx.x + i * shape::threads);
+            int weight_output = backward ? channel + piece.depth : work.first_output + piece.row;
+            int weight_input = backward ? work.first_output + piece.row : channel + piece.depth;
+            bool inside = weight_output < c.weight_outputs && weight_input < c.weight_pitch;
+            const float *from = c.weight;
+            if (inside)
+                from += ((size_t)tap * c.weight_outputs + weight_output) * c.weight_pitch +
+                        weight_input;
+            copy_quad(piece.in(tile), from, inside ? +QUAD : 0, true);
+        }
+    }
+
+    __device__ __forceinline__ void fetch(float *a_tile, float *b_tile)
+    {
+        fetch_pixels(a_tile);
+        fetch_weights(b_tile);
+        channel += DEPTH;
+        if (channel < c.channels)
+            return;
+        channel = 0;
+        if (++column_step == work.columns.steps) {
+            column_step = 0;
+            row_step++;
+        }
+        locate();
+    }
+};
+
+/* ---- the sums' way out ---- */
+/* Two neighbouring outputs of a pixel, `offset` floats into the result. */
+static __device__ __forceinline__ void store_pair(const convolution &c, float *result,
+                                                  size_t offset, int output, float2 value)
+{
+    bool pair = output + 1 < c.outputs;
+    if (c.bias) {
+        value.x += c.bias[output];
+        value.y += pair ? c.bias[output + 1] : 0;
+    }
+    if (c.outputs % 2 == 0) {
+        if (c.residual) {
+            float2 residual = *reinterpret_cast<const float2 *>(c.residual + offset);
+            value.x += residual.x;
+            value.y += residual.y;
+        }
+        *reinterpret_cast<float2 *>(result + offset) = value;
+        return;
+    }
+    result[offset] = value.x + (c.residual ? c.residual[offset] : 0);
+    if (pair)
+        result[offset + 1] = value.y + (c.residual ? c.residual[offset + 1] : 0);
+}
+
+template <class shape>
+__device__ __forceinline__ void store_sums(const typename shape::sums &sums, const convolution &c,
+                                           const block_of_work &work, const pixel *pixels)
+{
+    place_in_block<shape> place;
+    size_t result_floats = (size_t)c.pictures * c.height * c.width * c.outputs;
+    float *result = c.result + blockIdx.z % c.splits * result_floats;
+    UNROLL
+    for (int i = 0; i < shape::row_tiles * 2; i++) {
+        int tile = i / 2, element = i % 2 * 2;
+        pixel pixel = pixels[place.sum_row(tile, element)];
+        if (pixel.picture < 0)
+            continue;
+        size_t offset = output_offset(c, work.rows, work.columns, pixel);
+        UNROLL
+        for (int column = 0; column < shape::column_tiles; column++) {
+            const float *value = &sums[tile][column][element];
+            int output = work.first_output + place.sum_column(column);
+            if (output < c.outputs)
+                store_pair(c, result, offset + output, output, make_float2(value[0], value[1]));
+        }
+    }
+}
+
+template <class shape, operand operand, bool backward>
+__global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
+    convolve(const convolution c)
+{
+    extern __shared__ __align__(16) float dynamic_shared[];
+    __shared__ pixel pixels[shape::rows];
+    block_of_work work(c, shape::rows, shape::columns);
+    if (work.first_pixel >= work.pixels)
+        return;
+    for (int i = threadIdx.x; i < shape::rows; i += shape::threads)
+        pixels[i] = pixel_of(work.first_pixel + i, work.rows, work.columns, c.pictures);
+    __syncthreads();
+    gather<shape, backward> source(c, work, pixels);
+    typename shape::sums sums = {};
+    multiply_steps<shape, operand>(sums, source, work.last_step - work.first_step, dynamic_shared);
+    store_sums<shape>(sums, c, work, pixels);
+}
+
+/* ---- launching ---- */
+enum tile { TILE_LARGE, TILE_SMALL, TILE_NARROW, TILE_COUNT };
+typedef block_shape<128, 128, 64, 32> large_tile;
+typedef block_shape<64, 64, 32, 32> small_tile;
+typedef block_shape<128, 32, 32, 32> narrow_tile;
+
+static inline dim3 convolution_grid(const convolution &c, int tile_rows, int tile_columns)
+{
+    int pixels = c.pictures * c.rows[0].length * c.columns[0].length; /* no class has more */
+    return dim3((unsigned)(ceil_divide(pixels, tile_rows) * ceil_divide(c.outputs, tile_columns)),
+                1, (unsigned)(c.classes * c.splits));
+}
+
+template <class shape, operand operand, bool backward>
+static void launch_shape(const convolution &c, cudaStream_t stream)
+{
+    cudaFuncSetAttribute(convolve<shape, operand, backward>,
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes);
+    LAUNCH((convolve<shape, operand, backward>), convolution_grid(c, shape::rows, shape::columns),
+           shape::threads, shape::shared_bytes, stream, c);
+}
+
+/* One for each operand, in files of their own, for each takes the compiler long. */
+template <operand operand>
+void launch_convolution(tile tile, bool backward, const convolution &c, cudaStream_t stream);
+
+#define DEFINE_LAUNCH_CONVOLUTION(operand)                                                         \
+    template <>                                                                                    \
+    void launch_convolution<operand>(tile tile, bool backward, const convolution &c,               \
+                                     cudaStream_t stream)                                          \
+    {                                                                                              \
+        if (tile == TILE_LARGE)                                                                    \
+            backward ? launch_shape<large_tile, operand, true>(c, stream)                          \
+                     : launch_shape<large_tile, operand, false>(c, stream);                        \
+        else if (tile == TILE_SMALL)                                                               \
+            backward ? launch_shape<small_tile, operand, true>(c, stream)                          \
+                     : launch_shape<small_tile, operand, false>(c, stream);                        \
+        else                                                                                       \
+            backward ? launch_shape<narrow_tile, operand, true>(c, stream)                         \
+                     : launch_shape<narrow_tile, operand, false>(c, stream);                       \
+    }
+
+#endif
