@@ -1,14 +1,16 @@
 /* The fast preset (algorithm.md section 12, docs/fast-preset.md). The latent walks down noise
- * levels
+ * levels:
  *
- *     zhat = E[z0 | z]                                             one UNet pass
- *     z0   = argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 s^2)
+ *     zhat = E[z0 | z]                                              one UNet pass
+ *     x    = argmin |y - A x|^2 / (2 sigma_y^2) + |x - D(zhat)|^2 / (2 g)
+ *     z0   = zhat + Enc(x) - Enc(D(zhat)); at the last levels then, from there,
+ *            argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 w)
  *     z    = z0 + s_next * noise
  *
- * and the argmin is approached by nonlinear conjugate gradients: the gradient is one
- * vector-Jacobian product of the decoder, and the step is exact for the decoder's linearisation,
- * which takes one Jacobian-vector product. D does not quantise here, or the energy would have
- * jumps. In the tapes the energy is multiplied by sigma_y^2. */
+ * with g and w in proportion to s^2. Both are approached by conjugate gradients: the gradient is
+ * one vector-Jacobian product, and the step is exact for the linearisation of A D, which takes one
+ * Jacobian-vector product. D does not quantise here, or the energy would have jumps. In the tapes
+ * the energy is multiplied by sigma_y^2. */
 #include "solvers/resample_internal.h"
 
 #include <math.h>
@@ -17,37 +19,18 @@
 enum {
     LEVEL_INPUT,       /* 1/sqrt(1 + S^2): from z to what the UNet was trained on */
     LEVEL_NOISE,       /* S: zhat = z - S e */
-    LEVEL_PRIOR,       /* sigma_y^2 / s^2 */
-    LEVEL_PIXEL_PRIOR, /* the same for pixels, whose deviation is another */
+    LEVEL_PRIOR,       /* sigma_y^2 / w */
+    LEVEL_PIXEL_PRIOR, /* sigma_y^2 / g */
     LEVEL_NEXT,        /* s of the next level */
     LEVEL_ENDLESS      /* added to the stop rule's loss: does not stop early */
 };
 
-/* The prior's variance around zhat over s^2. Measured: 3 is a little better than 1, 0.3 much worse.
- */
-static const double prior_width = 3;
-/* The variance of a pixel over that of a latent, for the prior in pixels. Measured: of no weight.
- */
-static const double pixel_gain = 0.3;
+/* w / s^2 and g / w. Measured: a third of this width is a little worse, a tenth much; the gain
+ * matters little. */
+static const double prior_width = 3, pixel_gain = 0.3;
 
 /* Spacing of the levels, as in Karras et al., "Elucidating the Design Space", eq. 5. */
 static const double level_exponent = 7;
-
-static value read_state(struct tape *tape, int slot)
-{
-    return tape_state(tape, slot);
-}
-
-static void write_state(struct tape *tape, int slot, value v)
-{
-    tape_assign(tape, tape_state(tape, slot), v);
-}
-
-static void write_result(const struct resample_solver *solver, struct tape *tape, int slot, value v)
-{
-    write_state(tape, slot, v);
-    write_state(tape, solver->slot.check, tape_l2_norm(tape, v));
-}
 
 /* ---- tapes ---- */
 
@@ -55,10 +38,10 @@ static void write_result(const struct resample_solver *solver, struct tape *tape
 static struct tape *record_perturb(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "perturb");
-    value x = tape_combine_scaled(tape, read_state(tape, solver->slot.estimate),
-                                  read_state(tape, solver->slot.noise),
-                                  read_state(tape, solver->slot.level), LEVEL_NEXT, 1);
-    write_state(tape, solver->slot.x, x);
+    value x = tape_combine_scaled(tape, solver_read(tape, solver->slot.estimate),
+                                  solver_read(tape, solver->slot.noise),
+                                  solver_read(tape, solver->slot.level), LEVEL_NEXT, 1);
+    solver_write(tape, solver->slot.x, x);
     return tape;
 }
 
@@ -67,15 +50,15 @@ static struct tape *record_denoise(struct resample_solver *solver)
 {
     const struct solver_slots *slot = &solver->slot;
     struct tape *tape = program_tape(solver->program, "denoise");
-    value x = read_state(tape, slot->x), level = read_state(tape, slot->level);
+    value x = solver_read(tape, slot->x), level = solver_read(tape, slot->level);
     value zero = tape_combine(tape, 0, x, 0, NO_VALUE);
     value scaled = tape_combine_scaled(tape, zero, x, level, LEVEL_INPUT, 1);
     tape_label(tape, "unet");
-    value e = unet_record(tape, solver->model, scaled, read_state(tape, slot->time));
+    value e = unet_record(tape, solver->model, scaled, solver_read(tape, slot->time));
     tape_label(tape, "denoise");
     value estimate = tape_combine_scaled(tape, x, e, level, LEVEL_NOISE, -1);
-    write_state(tape, slot->prior, estimate);
-    write_result(solver, tape, slot->estimate, estimate);
+    solver_write(tape, slot->prior, estimate);
+    solver_write_result(solver, tape, slot->estimate, estimate);
     return tape;
 }
 
@@ -85,17 +68,17 @@ static value record_energy(struct resample_solver *solver, struct tape *tape, co
 {
     double entries = (double)shape_elements(solver->forward_operator->measurement_shape);
     double elements = (double)shape_elements(tape_shape(tape, variable));
-    value prior = tape_mean_squared_error(tape, variable, read_state(tape, fit->prior));
+    value prior = tape_mean_squared_error(tape, variable, solver_read(tape, fit->prior));
     return tape_combine_scaled(tape, tape_combine(tape, entries / 2, data, 0, NO_VALUE), prior,
-                               read_state(tape, solver->slot.level), fit->weight, elements / 2);
+                               solver_read(tape, solver->slot.level), fit->weight, elements / 2);
 }
 
 static void record_stop(struct resample_solver *solver, struct tape *tape, value data)
 {
-    value endless = tape_combine_scaled(tape, data, read_state(tape, solver->slot.one),
-                                        read_state(tape, solver->slot.level), LEVEL_ENDLESS, 1);
+    value endless = tape_combine_scaled(tape, data, solver_read(tape, solver->slot.one),
+                                        solver_read(tape, solver->slot.level), LEVEL_ENDLESS, 1);
     tape_exit_if(tape,
-                 tape_stop_rule(tape, endless, NO_VALUE, read_state(tape, solver->slot.iteration),
+                 tape_stop_rule(tape, endless, NO_VALUE, solver_read(tape, solver->slot.iteration),
                                 solver_threshold(solver), true));
 }
 
@@ -104,30 +87,30 @@ static void record_iteration(struct resample_solver *solver, struct fit *fit, co
 {
     const struct solver_slots *slot = &solver->slot;
     struct tape *tape = fit->iteration = program_tape(solver->program, name);
-    value variable = read_state(tape, fit->variable), d = read_state(tape, fit->direction);
-    value search = read_state(tape, slot->search), image = variable;
+    value variable = solver_read(tape, fit->variable), d = solver_read(tape, fit->direction);
+    value search = solver_read(tape, slot->search), image = variable;
     if (fit->variable == slot->estimate) {
         tape_label(tape, "decoder");
         image = decoder_record(tape, solver->model, variable, false);
-        write_state(tape, slot->image, image);
+        solver_write(tape, slot->image, image);
     }
     value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "energy");
-    value data = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
-    write_state(tape, slot->loss, data);
-    write_state(tape, slot->check, data);
+    value data = tape_mean_squared_error(tape, predicted, solver_read(tape, slot->measurement));
+    solver_write(tape, slot->loss, data);
+    solver_write(tape, slot->check, data);
     record_stop(solver, tape, data);
     value energy = record_energy(solver, tape, fit, variable, data);
     value gradient = tape_gradient(tape, energy, variable);
     tape_label(tape, "direction");
-    tape_search_direction(tape, energy, gradient, read_state(tape, fit->previous_gradient), d,
+    tape_search_direction(tape, energy, gradient, solver_read(tape, fit->previous_gradient), d,
                           search);
     value change = tape_jvp(tape, predicted, variable, d);
     tape_label(tape, "step");
     value curvature =
         tape_combine_scaled(tape, tape_dot(tape, change, change), tape_dot(tape, d, d),
-                            read_state(tape, slot->level), fit->weight, 1);
-    tape_search_step(tape, variable, read_state(tape, fit->base), d, curvature, search);
+                            solver_read(tape, slot->level), fit->weight, 1);
+    tape_search_step(tape, variable, solver_read(tape, fit->base), d, curvature, search);
 }
 
 /* estimate = prior + E(image) - E(prior image): what the pixels learnt, without the autoencoder's
@@ -137,31 +120,23 @@ static struct tape *record_encode_change(struct resample_solver *solver)
     const struct solver_slots *slot = &solver->slot;
     struct tape *tape = program_tape(solver->program, "encode change");
     tape_label(tape, "encoder");
-    value after = encoder_record(tape, solver->model, read_state(tape, slot->image));
-    value before = encoder_record(tape, solver->model, read_state(tape, solver->fast.pixel.prior));
+    value after = encoder_record(tape, solver->model, solver_read(tape, slot->image));
+    value before = encoder_record(tape, solver->model, solver_read(tape, solver->fast.pixel.prior));
     value change = tape_combine(tape, 1, after, -1, before);
-    write_result(solver, tape, slot->estimate,
-                 tape_combine(tape, 1, read_state(tape, slot->prior), 1, change));
+    solver_write_result(solver, tape, slot->estimate,
+                        tape_combine(tape, 1, solver_read(tape, slot->prior), 1, change));
     return tape;
 }
 
-/* image = D(estimate) without the quantiser, and the residual of what `image` holds */
-static struct tape *record_decode_continuous(struct resample_solver *solver)
-{
-    struct tape *tape = program_tape(solver->program, "decode continuous");
-    tape_label(tape, "decoder");
-    value z = read_state(tape, solver->slot.estimate);
-    write_result(solver, tape, solver->slot.image, decoder_record(tape, solver->model, z, false));
-    return tape;
-}
-
+/* loss = that of `image` */
 static struct tape *record_residual(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "residual");
-    value predicted = solver_record_measurement(solver, tape, read_state(tape, solver->slot.image));
+    value predicted =
+        solver_record_measurement(solver, tape, solver_read(tape, solver->slot.image));
     value loss =
-        tape_mean_squared_error(tape, predicted, read_state(tape, solver->slot.measurement));
-    write_result(solver, tape, solver->slot.loss, loss);
+        tape_mean_squared_error(tape, predicted, solver_read(tape, solver->slot.measurement));
+    solver_write_result(solver, tape, solver->slot.loss, loss);
     return tape;
 }
 
@@ -214,7 +189,7 @@ void fast_record(struct resample_solver *solver)
     tape_while(fast->level, fast->latent.iteration, solver->settings.iterations);
     fast->last = program_tape(solver->program, "last");
     tape_while(fast->last, fast->latent.iteration, solver->settings.final_iterations);
-    fast->decode_continuous = record_decode_continuous(solver);
+    fast->decode_continuous = solver_record_decode(solver, "decode continuous", false);
     fast->residual = record_residual(solver);
     fast->keep_image =
         solver_record_copy(solver, "keep image", solver->slot.image, solver->slot.previous_image);
@@ -286,28 +261,6 @@ void fast_prepare_timing(struct resample_solver *solver)
 
 /* ---- the run ---- */
 
-struct watch {
-    struct run *run;
-    const char *stage;
-    enum work work;
-    int64_t limit;
-    double since;
-};
-
-static bool after_iteration(void *context, const struct tape *body, int64_t iteration)
-{
-    (void)body;
-    struct watch *watch = context;
-    struct resample_solver *solver = watch->run->solver;
-    double now = clock_seconds();
-    run_book(watch->run, watch->work, 1, watch->since);
-    watch->since = now;
-    double loss = program_read_scalar(solver->program, solver->slot.loss);
-    run_report_progress(watch->run, watch->stage, iteration, watch->limit,
-                        sqrt(loss / solver->forward_operator->reachable_fraction));
-    return true;
-}
-
 /* The iteration that finds the noise level reached stops before its products. */
 static void count_passes(struct run *run, const struct resample_step *step, int64_t limit)
 {
@@ -328,20 +281,12 @@ static int run_fit(struct run *run, const struct fit *fit, struct tape *loop, co
         return run->status->code;
     program_write(solver->program, solver->slot.search, search);
     program_zero(solver->program, solver->slot.iteration);
-    struct watch watch = {.run = run,
-                          .stage = stage,
-                          .work = latent ? WORK_LATENT : WORK_PIXEL,
-                          .limit = limit,
-                          .since = clock_seconds()};
-    struct program_hooks hooks = {.after_iteration = after_iteration,
-                                  .context = &watch,
-                                  .cancelled = run->observer ? run->observer->cancelled : NULL};
-    int code = program_run(solver->program, loop, &hooks, run->status);
+    int code = run_loop(run, loop, stage, latent ? WORK_LATENT : WORK_PIXEL, limit);
     step->iterations = program_iterations(fit->iteration);
     step->loss = program_read_scalar(solver->program, solver->slot.loss);
     program_read(solver->program, solver->slot.search, search);
     step->shortened = (int64_t)search[SEARCH_SHORTENED];
-    run->left[watch.work] -= limit - step->iterations;
+    run->left[latent ? WORK_LATENT : WORK_PIXEL] -= limit - step->iterations;
     run->result->optimisations++;
     run->result->iterations += step->iterations;
     run->result->shortened += step->shortened;

@@ -14,8 +14,8 @@ struct watch {
 
 static double root_mean_square(const struct resample_solver *solver, double loss)
 {
-    bool paper = solver->settings.preset == PRESET_PAPER;
-    return sqrt(paper ? loss / solver->forward_operator->reachable_fraction : loss);
+    bool official = solver->settings.preset == PRESET_OFFICIAL;
+    return sqrt(official ? loss : loss / solver->forward_operator->reachable_fraction);
 }
 
 static bool after_iteration(void *context, const struct tape *body, int64_t iteration)
@@ -30,6 +30,16 @@ static bool after_iteration(void *context, const struct tape *body, int64_t iter
     run_report_progress(watch->run, watch->stage, iteration, watch->limit,
                         root_mean_square(solver, loss));
     return true;
+}
+
+int run_loop(struct run *run, struct tape *loop, const char *stage, enum work work, int64_t limit)
+{
+    struct watch watch = {
+        .run = run, .stage = stage, .work = work, .limit = limit, .since = clock_seconds()};
+    struct program_hooks hooks = {.after_iteration = after_iteration,
+                                  .context = &watch,
+                                  .cancelled = run->observer ? run->observer->cancelled : NULL};
+    return program_run(run->solver->program, loop, &hooks, run->status);
 }
 
 void minimiser_reset(struct resample_solver *solver, const struct minimiser *minimiser)
@@ -62,18 +72,11 @@ int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage
     if (minimiser->limit == 0)
         return run->status->code;
     minimiser_reset(solver, minimiser);
-    struct watch watch = {.run = run,
-                          .stage = stage,
-                          .work = latent ? WORK_LATENT : WORK_PIXEL,
-                          .limit = minimiser->limit,
-                          .since = clock_seconds()};
-    struct program_hooks hooks = {.after_iteration = after_iteration,
-                                  .context = &watch,
-                                  .cancelled = run->observer ? run->observer->cancelled : NULL};
-    int code = program_run(solver->program, minimiser->loop, &hooks, run->status);
+    enum work work = latent ? WORK_LATENT : WORK_PIXEL;
+    int code = run_loop(run, minimiser->loop, stage, work, minimiser->limit);
     *iterations = program_iterations(minimiser->body);
     *loss = program_read_scalar(solver->program, solver->slot.loss);
-    run->left[watch.work] -= minimiser->limit - *iterations;
+    run->left[work] -= minimiser->limit - *iterations;
     run->result->optimisations++;
     run->result->iterations += *iterations;
     if (latent) {

@@ -129,6 +129,14 @@ void solver_declare_state(struct resample_solver *solver);
 /* What a tape cannot record, program_plan reports. */
 void solver_record(struct resample_solver *solver);
 
+/* The value of a slot on a tape; what becomes of a slot; the same of a tape's result, whose norm goes
+ * to `check` for the test that it is finite. */
+value solver_read(struct tape *tape, int slot);
+void solver_write(struct tape *tape, int slot, value v);
+void solver_write_result(const struct resample_solver *solver, struct tape *tape, int slot,
+                         value v);
+/* image = D(estimate) */
+struct tape *solver_record_decode(struct resample_solver *solver, const char *name, bool quantize);
 /* Recorded with the operator's label; from slot to slot. */
 value solver_record_measurement(const struct resample_solver *solver, struct tape *tape,
                                 value image);
@@ -174,6 +182,9 @@ int fast_run(struct run *run);
 /* optimise.c: fresh AdamW and stop state; the whole optimisation, with what it is called in
  * progress lines ("pixel", "latent" or "final"). */
 void minimiser_reset(struct resample_solver *solver, const struct minimiser *minimiser);
+/* Replays a loop whose body leaves its loss in the slot `loss`, telling the observer of each
+ * iteration and booking it. */
+int run_loop(struct run *run, struct tape *loop, const char *stage, enum work work, int64_t limit);
 int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage,
                  int64_t *iterations, double *loss);
 

@@ -93,21 +93,20 @@ double solver_threshold(const struct resample_solver *solver)
     return solver->forward_operator->reachable_fraction * sigma * sigma;
 }
 
-static value read_state(struct tape *tape, int slot)
+value solver_read(struct tape *tape, int slot)
 {
     return tape_state(tape, slot);
 }
 
-static void write_state(struct tape *tape, int slot, value v)
+void solver_write(struct tape *tape, int slot, value v)
 {
     tape_assign(tape, tape_state(tape, slot), v);
 }
 
-/* Writes a tape's result, and its norm for the test that it is finite. */
-static void write_result(const struct resample_solver *solver, struct tape *tape, int slot, value v)
+void solver_write_result(const struct resample_solver *solver, struct tape *tape, int slot, value v)
 {
-    write_state(tape, slot, v);
-    write_state(tape, solver->slot.check, tape_l2_norm(tape, v));
+    solver_write(tape, slot, v);
+    solver_write(tape, solver->slot.check, tape_l2_norm(tape, v));
 }
 
 value solver_record_measurement(const struct resample_solver *solver, struct tape *tape,
@@ -121,15 +120,15 @@ value solver_record_measurement(const struct resample_solver *solver, struct tap
 static struct tape *record_draw(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "draw");
-    value counter = read_state(tape, solver->slot.counter);
-    write_state(tape, solver->slot.noise, tape_philox_normal(tape, counter, solver->latent_shape));
+    value counter = solver_read(tape, solver->slot.counter);
+    solver_write(tape, solver->slot.noise, tape_philox_normal(tape, counter, solver->latent_shape));
     return tape;
 }
 
 struct tape *solver_record_copy(struct resample_solver *solver, const char *name, int from, int to)
 {
     struct tape *tape = program_tape(solver->program, name);
-    write_state(tape, to, read_state(tape, from));
+    solver_write(tape, to, solver_read(tape, from));
     return tape;
 }
 
@@ -138,14 +137,14 @@ static value record_step(struct resample_solver *solver, struct tape *tape, valu
                          value *pseudo)
 {
     const struct solver_slots *slot = &solver->slot;
-    value x = read_state(tape, slot->x);
+    value x = solver_read(tape, slot->x);
     tape_label(tape, "unet");
-    value e = unet_record(tape, solver->model, x, read_state(tape, slot->time));
+    value e = unet_record(tape, solver->model, x, solver_read(tape, slot->time));
     tape_label(tape, "ddim");
-    value noise = solver->settings.ddim_eta > 0 ? read_state(tape, slot->noise) : NO_VALUE;
+    value noise = solver->settings.ddim_eta > 0 ? solver_read(tape, slot->noise) : NO_VALUE;
     value x_next;
-    tape_ddim_step(tape, x, e, noise, read_state(tape, slot->ddim), &x_next, pred_x0, pseudo);
-    write_state(tape, slot->previous, x);
+    tape_ddim_step(tape, x, e, noise, solver_read(tape, slot->ddim), &x_next, pred_x0, pseudo);
+    solver_write(tape, slot->previous, x);
     return x_next;
 }
 
@@ -156,8 +155,8 @@ static struct tape *record_ddim(struct resample_solver *solver)
     value estimate;
     value x_next =
         record_step(solver, tape, official ? NULL : &estimate, official ? &estimate : NULL);
-    write_state(tape, solver->slot.estimate, estimate);
-    write_result(solver, tape, solver->slot.x, x_next);
+    solver_write(tape, solver->slot.estimate, estimate);
+    solver_write_result(solver, tape, solver->slot.x, x_next);
     return tape;
 }
 
@@ -171,26 +170,27 @@ static struct tape *record_guided(struct resample_solver *solver)
     value image = decoder_record(tape, solver->model, pseudo, true);
     value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "residual");
-    value residual = tape_combine(tape, 1, read_state(tape, slot->measurement), -1, predicted);
+    value residual = tape_combine(tape, 1, solver_read(tape, slot->measurement), -1, predicted);
     value norm = tape_l2_norm(tape, residual);
     value gradient = tape_gradient(tape, norm, pseudo);
     tape_label(tape, "guidance");
-    value x = tape_combine_scaled(tape, x_next, gradient, read_state(tape, slot->ddim),
+    value x = tape_combine_scaled(tape, x_next, gradient, solver_read(tape, slot->ddim),
                                   GUIDANCE_LENGTH, -1);
-    write_state(tape, slot->estimate, pseudo);
-    write_state(tape, slot->image, image);
-    write_state(tape, slot->norm, norm);
-    write_state(tape, slot->x_t, x);
-    write_result(solver, tape, slot->x, x);
+    solver_write(tape, slot->estimate, pseudo);
+    solver_write(tape, slot->image, image);
+    solver_write(tape, slot->norm, norm);
+    solver_write(tape, slot->x_t, x);
+    solver_write_result(solver, tape, slot->x, x);
     return tape;
 }
 
-static struct tape *record_decode(struct resample_solver *solver)
+struct tape *solver_record_decode(struct resample_solver *solver, const char *name, bool quantize)
 {
-    struct tape *tape = program_tape(solver->program, "decode");
+    struct tape *tape = program_tape(solver->program, name);
     tape_label(tape, "decoder");
-    value z = read_state(tape, solver->slot.estimate);
-    write_result(solver, tape, solver->slot.image, decoder_record(tape, solver->model, z, true));
+    value z = solver_read(tape, solver->slot.estimate);
+    solver_write_result(solver, tape, solver->slot.image,
+                        decoder_record(tape, solver->model, z, quantize));
     return tape;
 }
 
@@ -198,8 +198,9 @@ static struct tape *record_encode(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "encode");
     tape_label(tape, "encoder");
-    value image = read_state(tape, solver->slot.image);
-    write_result(solver, tape, solver->slot.estimate, encoder_record(tape, solver->model, image));
+    value image = solver_read(tape, solver->slot.image);
+    solver_write_result(solver, tape, solver->slot.estimate,
+                        encoder_record(tape, solver->model, image));
     return tape;
 }
 
@@ -207,12 +208,12 @@ static struct tape *record_resample(struct resample_solver *solver)
 {
     const struct solver_slots *slot = &solver->slot;
     struct tape *tape = program_tape(solver->program, "resample");
-    value x_t = read_state(tape, slot->x_t);
-    write_state(tape, slot->previous, x_t);
+    value x_t = solver_read(tape, slot->x_t);
+    solver_write(tape, slot->previous, x_t);
     value x =
-        tape_stochastic_resample(tape, read_state(tape, slot->estimate), x_t,
-                                 read_state(tape, slot->noise), read_state(tape, slot->resample));
-    write_result(solver, tape, slot->x, x);
+        tape_stochastic_resample(tape, solver_read(tape, slot->estimate), x_t,
+                                 solver_read(tape, slot->noise), solver_read(tape, slot->resample));
+    solver_write_result(solver, tape, slot->x, x);
     return tape;
 }
 
@@ -221,10 +222,10 @@ static struct tape *record_resample(struct resample_solver *solver)
 static struct tape *record_reachable(struct resample_solver *solver)
 {
     struct tape *tape = program_tape(solver->program, "reachable");
-    value y = read_state(tape, solver->slot.measurement);
+    value y = solver_read(tape, solver->slot.measurement);
     value image = solver->forward_operator->kind->record_adjoint(solver->forward_operator,
                                                                  solver->bound, tape, y);
-    write_state(tape, solver->slot.measurement, solver_record_measurement(solver, tape, image));
+    solver_write(tape, solver->slot.measurement, solver_record_measurement(solver, tape, image));
     return tape;
 }
 
@@ -236,12 +237,12 @@ static value record_loss(struct resample_solver *solver, const struct minimiser 
     if (minimiser->variable == slot->estimate) {
         tape_label(tape, "decoder");
         image = decoder_record(tape, solver->model, variable, true);
-        write_state(tape, slot->image, image);
+        solver_write(tape, slot->image, image);
     }
     value predicted = solver_record_measurement(solver, tape, image);
     tape_label(tape, "loss");
-    value loss = tape_mean_squared_error(tape, predicted, read_state(tape, slot->measurement));
-    write_state(tape, slot->loss, loss);
+    value loss = tape_mean_squared_error(tape, predicted, solver_read(tape, slot->measurement));
+    solver_write(tape, slot->loss, loss);
     return loss;
 }
 
@@ -249,10 +250,10 @@ static value record_loss(struct resample_solver *solver, const struct minimiser 
 static void record_update(struct resample_solver *solver, const struct minimiser *minimiser,
                           struct tape *tape, value variable, value gradient, double weight_decay)
 {
-    write_state(tape, minimiser->previous, variable);
+    solver_write(tape, minimiser->previous, variable);
     tape_label(tape, "adam");
-    tape_adam_step(tape, variable, gradient, read_state(tape, minimiser->mean),
-                   read_state(tape, minimiser->square), read_state(tape, solver->slot.adam_step),
+    tape_adam_step(tape, variable, gradient, solver_read(tape, minimiser->mean),
+                   solver_read(tape, minimiser->square), solver_read(tape, solver->slot.adam_step),
                    minimiser->learning_rate, weight_decay);
 }
 
@@ -262,15 +263,15 @@ static void record_official_body(struct resample_solver *solver, const struct mi
                                  struct tape *tape)
 {
     const struct solver_slots *slot = &solver->slot;
-    value variable = read_state(tape, minimiser->variable);
+    value variable = solver_read(tape, minimiser->variable);
     value loss = record_loss(solver, minimiser, tape, variable);
     value gradient = tape_gradient(tape, loss, variable);
     value guarded = tape_combine(tape, 1, loss, 0, tape_l2_norm(tape, gradient));
-    write_state(tape, slot->check, guarded);
+    solver_write(tape, slot->check, guarded);
     record_update(solver, minimiser, tape, variable, gradient, 0.01);
     bool latent = minimiser->variable == slot->estimate;
-    value window = latent ? read_state(tape, slot->window) : NO_VALUE;
-    tape_exit_if(tape, tape_stop_rule(tape, guarded, window, read_state(tape, slot->iteration),
+    value window = latent ? solver_read(tape, slot->window) : NO_VALUE;
+    tape_exit_if(tape, tape_stop_rule(tape, guarded, window, solver_read(tape, slot->iteration),
                                       solver_threshold(solver), false));
 }
 
@@ -280,12 +281,12 @@ static void record_paper_body(struct resample_solver *solver, const struct minim
                               struct tape *tape)
 {
     const struct solver_slots *slot = &solver->slot;
-    value variable = read_state(tape, minimiser->variable);
+    value variable = solver_read(tape, minimiser->variable);
     value loss = record_loss(solver, minimiser, tape, variable);
-    write_state(tape, slot->check, loss);
-    tape_keep_best(tape, loss, variable, read_state(tape, slot->best_loss),
-                   read_state(tape, minimiser->best));
-    tape_exit_if(tape, tape_stop_rule(tape, loss, NO_VALUE, read_state(tape, slot->iteration),
+    solver_write(tape, slot->check, loss);
+    tape_keep_best(tape, loss, variable, solver_read(tape, slot->best_loss),
+                   solver_read(tape, minimiser->best));
+    tape_exit_if(tape, tape_stop_rule(tape, loss, NO_VALUE, solver_read(tape, slot->iteration),
                                       solver_threshold(solver), true));
     value gradient = tape_gradient(tape, loss, variable);
     record_update(solver, minimiser, tape, variable, gradient, 0);
@@ -321,7 +322,7 @@ void solver_record(struct resample_solver *solver)
 {
     struct solver_tapes *tape = &solver->tape;
     tape->draw = record_draw(solver);
-    tape->decode = record_decode(solver);
+    tape->decode = solver_record_decode(solver, "decode", true);
     bool official = solver->settings.preset == PRESET_OFFICIAL;
     if (solver->forward_operator && !official && solver->forward_operator->reachable_fraction < 1)
         tape->reachable = record_reachable(solver);
