@@ -298,7 +298,7 @@ static void solve_is_fast_unless_told_otherwise(void **state)
 {
     prepare(*state);
     cli_ok(*state, "solve " TINY " --task_config @/blur.yaml --input @/truth.npy --save_dir @/fast "
-                   "--levels 3 --final-iterations 2 --threads 1 --seed 4");
+                   "--levels 3 --final-iterations 2 --pixel-iterations 5 --threads 1 --seed 4");
     check_files(*state, "fast");
     check_trace(*state, "fast/trace.jsonl", 4);
     cJSON *json = cli_json(*state, "fast/result.json");

@@ -33,7 +33,8 @@ int require(const char *value, const char *flag, const char *what, struct status
 const struct kernels *choose_kernels(const struct arguments *arguments, struct status *status);
 /* --threads, else the processors that this process may run on. */
 int choose_threads(const struct arguments *arguments);
-/* --preset, else official where a flag of its schedule is given, else fast. */
+/* --preset, else official where a flag of its schedule is given and none of fast's own, else fast.
+ */
 enum resample_preset choose_preset(const struct arguments *arguments);
 uint64_t choose_seed(const struct arguments *arguments); /* --seed, else 0 */
 

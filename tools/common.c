@@ -55,11 +55,14 @@ enum resample_preset choose_preset(const struct arguments *arguments)
 {
     if (arguments->preset != UNSET)
         return (enum resample_preset)arguments->preset;
+    bool of_fast = arguments->levels != UNSET || arguments->latent_levels != UNSET ||
+                   arguments->iterations != UNSET || arguments->final_iterations != UNSET ||
+                   !isnan(arguments->sigma_max) || !isnan(arguments->sigma_min);
     bool of_the_schedule = arguments->ddim_steps != UNSET || arguments->resample_every != UNSET ||
                            arguments->pixel_iterations != UNSET ||
                            arguments->latent_iterations != UNSET || !isnan(arguments->ddim_eta) ||
                            !isnan(arguments->gamma) || arguments->noise;
-    return of_the_schedule ? PRESET_OFFICIAL : PRESET_FAST;
+    return of_the_schedule && !of_fast ? PRESET_OFFICIAL : PRESET_FAST;
 }
 
 uint64_t choose_seed(const struct arguments *arguments)

@@ -70,7 +70,7 @@ static const struct option options[] = {
      "folder for the results"},
     {"preset", OPTION_CHOICE, AT(preset), FOR_SOLVE | FOR_MEMORY, "official|paper|fast", 0, 0,
      "the authors' code step by step; Algorithm 1 with noise-aware stopping; or fewer passes by "
-     "exact steps (default, unless a flag of the others is given)"},
+     "exact steps (default, unless a flag of the others alone is given)"},
     {"samples", OPTION_INTEGER, AT(samples), FOR_SOLVE, "N", 1, 10000,
      "solve with N seeds: their mean, their deviation and each (1)"},
     {"levels", OPTION_INTEGER, AT(levels), FOR_SOLVE, "N", 1, 10000, "fast: noise levels (20)"},
