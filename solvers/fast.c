@@ -145,11 +145,12 @@ void fast_declare_state(struct resample_solver *solver)
     struct solver_slots *slot = &solver->slot;
     struct program *program = solver->program;
     const int64_t one[4] = {1, 1, 1, 1}, state[4] = {1, 1, 1, SEARCH_STATE};
+    const int64_t coefficients[4] = {1, 1, 1, COEFFICIENTS};
     slot->prior = program_state(program, "prior", TYPE_F32, solver->latent_shape);
     slot->measurement = program_state(program, "measurement", TYPE_F32,
                                       solver->forward_operator->measurement_shape);
     slot->previous_image = program_state(program, "previous image", TYPE_F32, solver->image_shape);
-    slot->level = program_state(program, "level", TYPE_F32, state);
+    slot->level = program_state(program, "level", TYPE_F32, coefficients);
     slot->search = program_state(program, "search", TYPE_F32, state);
     slot->loss = program_state(program, "loss", TYPE_F32, one);
     slot->iteration = program_state(program, "iteration", TYPE_I32, one);
@@ -229,11 +230,12 @@ static double noise_variance(const struct resample_settings *settings)
     return sigma * sigma;
 }
 
-/* Writes level i's coefficients and the UNet's time; i = levels: no prior, and an early stop. */
+/* Writes level i's coefficients and the UNet's time, which it returns; i = levels: no prior, and an
+ * early stop. */
 static int set_level(struct resample_solver *solver, int i)
 {
     const struct resample_settings *settings = &solver->settings;
-    float level[SEARCH_STATE] = {0};
+    float level[COEFFICIENTS] = {0};
     int t = 0;
     if (i < settings->levels) {
         double s = fast_level(settings, i), noise;
@@ -252,11 +254,16 @@ static int set_level(struct resample_solver *solver, int i)
     return t;
 }
 
+static void start_search(struct resample_solver *solver)
+{
+    const float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    program_write(solver->program, solver->slot.search, search);
+}
+
 void fast_prepare_timing(struct resample_solver *solver)
 {
-    float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
     set_level(solver, 0);
-    program_write(solver->program, solver->slot.search, search);
+    start_search(solver);
 }
 
 /* ---- the run ---- */
@@ -276,10 +283,10 @@ static int run_fit(struct run *run, const struct fit *fit, struct tape *loop, co
 {
     struct resample_solver *solver = run->solver;
     bool latent = fit->variable == solver->slot.estimate;
-    float search[SEARCH_STATE] = {[SEARCH_FRESH] = 2};
+    float search[SEARCH_STATE];
     if (limit == 0)
         return run->status->code;
-    program_write(solver->program, solver->slot.search, search);
+    start_search(solver);
     program_zero(solver->program, solver->slot.iteration);
     int code = run_loop(run, loop, stage, latent ? WORK_LATENT : WORK_PIXEL, limit);
     step->iterations = program_iterations(fit->iteration);
@@ -317,11 +324,11 @@ static int fit_pixels(struct run *run, struct resample_step *step)
     return code;
 }
 
-static int denoise(struct run *run, int level)
+static int denoise(struct run *run, int level, struct resample_step *step)
 {
     struct resample_solver *solver = run->solver;
     double since = clock_seconds();
-    set_level(solver, level);
+    step->t = set_level(solver, level);
     run->result->unet_evaluations++;
     int code = run_tape(run, solver->fast.denoise, solver->slot.x, -1);
     run_book(run, WORK_UNET, 1, since);
@@ -339,7 +346,7 @@ static int perturb(struct run *run)
 static int start(struct run *run)
 {
     struct resample_solver *solver = run->solver;
-    float level[SEARCH_STATE] = {[LEVEL_NEXT] = (float)fast_level(&solver->settings, 0)};
+    float level[COEFFICIENTS] = {[LEVEL_NEXT] = (float)fast_level(&solver->settings, 0)};
     program_write(solver->program, solver->slot.level, level);
     return perturb(run);
 }
@@ -362,11 +369,7 @@ static int walk(struct run *run)
         run->j = levels - 1 - i;
         struct resample_step step = {
             .j = run->j, .event = "level", .norm = NAN, .level = fast_level(&solver->settings, i)};
-        if (denoise(run, i) != STATUS_OK)
-            return run->status->code;
-        double noise;
-        step.t = time_of_level(&solver->schedule, step.level, &noise);
-        if (fit_level(run, i, &step) != STATUS_OK)
+        if (denoise(run, i, &step) != STATUS_OK || fit_level(run, i, &step) != STATUS_OK)
             return run->status->code;
         run->steps_done++;
         run_tell(run, &step, solver->slot.estimate);
