@@ -209,8 +209,11 @@ enum kernel_id {
     KERNEL_COUNT
 };
 
+struct device; /* runtime/device.h */
+
 struct kernels {
     const char *name; /* "plain", "scalar", "avx2", "avx512", "cuda" */
+    struct device *device; /* where their memory lies; NULL: the host's */
     struct kernel kernel[KERNEL_COUNT];
     /* The form in which conv2d (or conv2d_backward_data when `backward`) wants its weight. `x` is the
      * forward input's shape, `y` the forward output's. Depends on the shapes alone. */

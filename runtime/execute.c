@@ -1,4 +1,4 @@
-/* Replay of a planned tape on the CPU. */
+/* Replay of a planned tape node by node: on the CPU, and where a device has no graphs that loop. */
 #include "runtime/tape_internal.h"
 
 #include <math.h>
@@ -16,12 +16,11 @@ struct run {
 
 enum outcome { RUN_ON, RUN_EXITED, RUN_STOPPED };
 
-static void *value_data(const struct tape *tape, value v, unsigned char *base,
-                        enum weight_form form)
+void *value_data(const struct tape *tape, value v, unsigned char *base, enum weight_form form)
 {
     const struct value_info *info = &tape->values[v];
     if (info->kind == VALUE_PARAMETER)
-        return info->parameter->packed[form];
+        return parameter_data(info->parameter, tape->program->kernels, form);
     if (!base)
         return NULL;
     if (info->kind == VALUE_STATE)
@@ -50,6 +49,35 @@ void node_tensors(const struct tape *tape, const struct node *node, unsigned cha
     for (int k = 0; k < KERNEL_MAX_OUTPUTS; k++)
         describe(tape, k < op_outputs(node->op) ? node->output[k] : NO_VALUE, base, WEIGHT_PLAIN,
                  &output[k]);
+}
+
+struct kernel_call node_call(const struct tape *tape, const struct node *node, int n,
+                             unsigned char *base, struct tensor input[], struct tensor output[])
+{
+    struct device *device = tape->program->kernels->device;
+    int workspace = tape->plan.node_block[n];
+    node_tensors(tape, node, base, input, output);
+    return (struct kernel_call){
+        .input = input,
+        .output = output,
+        .attributes = &node->attributes,
+        .workspace = workspace < 0 ? NULL : base + tape->plan.blocks[workspace].offset,
+        .threads = tape->program->threads,
+        .stream = device ? device->stream(device) : NULL};
+}
+
+unsigned char *loop_base(const struct tape *tape, int n, unsigned char *base)
+{
+    int block = tape->plan.node_block[n];
+    return block < 0 ? base : base + tape->plan.blocks[block].offset;
+}
+
+int device_failed(const struct program *program, struct status *status)
+{
+    struct device *device = program->kernels->device;
+    const char *error = device->error(device);
+    return status_set(status, STATUS_FAILURE, "%s: %s", device->name,
+                      error ? error : "an operation failed");
 }
 
 static double now_seconds(void)
@@ -82,29 +110,42 @@ static void add_profile(struct program *program, const struct tape *tape, const 
     row->calls = 1;
 }
 
-static bool is_finite(const struct tensor *tensor)
+static bool all_finite(const void *data, enum element_type type, int64_t count)
 {
-    int64_t count = tensor->data ? tensor_elements(tensor) : 0;
     for (int64_t i = 0; i < count; i++) {
-        if (tensor->type == TYPE_F32 && !isfinite(((const float *)tensor->data)[i]))
+        if (type == TYPE_F32 && !isfinite(((const float *)data)[i]))
             return false;
-        if (tensor->type == TYPE_F64 && !isfinite(((const double *)tensor->data)[i]))
+        if (type == TYPE_F64 && !isfinite(((const double *)data)[i]))
             return false;
     }
     return true;
+}
+
+static bool is_finite(struct device *device, const struct tensor *tensor)
+{
+    int64_t count = tensor->data ? tensor_elements(tensor) : 0;
+    size_t bytes = (size_t)count * element_bytes(tensor->type);
+    if (!device || !count)
+        return all_finite(tensor->data, tensor->type, count);
+    void *copy = malloc(bytes);
+    bool finite = copy && device->read(device, copy, tensor->data, bytes) &&
+                  all_finite(copy, tensor->type, count);
+    free(copy);
+    return finite;
 }
 
 static enum outcome check_node(const struct run *run, const struct tape *tape,
                                const struct node *node, const struct tensor *input,
                                const struct tensor *output)
 {
+    struct device *device = run->program->kernels->device;
     for (int i = 0; i < op_inputs(node->op); i++) {
         if (node->input[i] < 0 || tape->values[node->input[i]].kind == VALUE_TEMPORARY)
             continue;
         const struct value_info *info = &tape->values[node->input[i]];
         bool packed =
             info->kind == VALUE_PARAMETER && node->attributes.conv2d.form != WEIGHT_PLAIN && i == 1;
-        if (!packed && !is_finite(&input[i])) {
+        if (!packed && !is_finite(device, &input[i])) {
             status_set(run->status, STATUS_FAILURE, "%s is not finite before %s (%s)",
                        info->kind == VALUE_STATE ? tape->program->slots[info->slot].name
                                                  : info->parameter->name,
@@ -113,7 +154,7 @@ static enum outcome check_node(const struct run *run, const struct tape *tape,
         }
     }
     for (int k = 0; k < op_outputs(node->op); k++) {
-        if (!is_finite(&output[k])) {
+        if (!is_finite(device, &output[k])) {
             status_set(run->status, STATUS_FAILURE, "the result of %s (%s) is not finite",
                        op_name(node->op), tape->labels[node->label]);
             return RUN_STOPPED;
@@ -127,14 +168,7 @@ static enum outcome run_kernel(const struct run *run, const struct tape *tape, i
 {
     const struct node *node = &tape->plan.nodes[n];
     struct tensor input[KERNEL_MAX_INPUTS], output[KERNEL_MAX_OUTPUTS];
-    node_tensors(tape, node, base, input, output);
-    int workspace = tape->plan.node_block[n];
-    const struct kernel_call call = {
-        .input = input,
-        .output = output,
-        .attributes = &node->attributes,
-        .workspace = workspace < 0 ? NULL : base + tape->plan.blocks[workspace].offset,
-        .threads = run->program->threads};
+    const struct kernel_call call = node_call(tape, node, n, base, input, output);
     double begin = run->program->profiling ? now_seconds() : 0;
     run->program->kernels->kernel[node->op].run(&call);
     if (run->program->profiling)
@@ -144,27 +178,42 @@ static enum outcome run_kernel(const struct run *run, const struct tape *tape, i
 
 static enum outcome run_tape(const struct run *run, struct tape *tape, unsigned char *base);
 
+static bool tell(const struct run *run, int64_t iteration)
+{
+    const struct program_hooks *hooks = run->hooks;
+    int slot = run->program->watched_slot;
+    if (!hooks || !hooks->after_iteration)
+        return true;
+    double watched = slot >= 0 ? program_read_scalar(run->program, slot) : 0;
+    if (hooks->after_iteration(hooks->context, iteration, watched))
+        return true;
+    status_set(run->status, STATUS_INTERRUPTED, "interrupted");
+    return false;
+}
+
 static enum outcome run_loop(const struct run *run, const struct tape *tape, int n,
                              unsigned char *base)
 {
     const struct node *node = &tape->plan.nodes[n];
-    int block = tape->plan.node_block[n];
-    unsigned char *body_base = block < 0 ? base : base + tape->plan.blocks[block].offset;
-    const struct program_hooks *hooks = run->hooks;
     enum outcome outcome = RUN_ON;
     node->body->iterations = 0;
     while (node->body->iterations < node->limit && outcome == RUN_ON) {
-        outcome = run_tape(run, node->body, body_base);
+        outcome = run_tape(run, node->body, loop_base(tape, n, base));
         if (outcome == RUN_STOPPED)
             break;
-        node->body->iterations++;
-        if (hooks && hooks->after_iteration &&
-            !hooks->after_iteration(hooks->context, node->body, node->body->iterations)) {
-            status_set(run->status, STATUS_INTERRUPTED, "interrupted");
+        if (!tell(run, ++node->body->iterations))
             return RUN_STOPPED;
-        }
     }
     return outcome == RUN_STOPPED ? RUN_STOPPED : RUN_ON;
+}
+
+static bool is_zero(const struct program *program, const int32_t *stop)
+{
+    struct device *device = program->kernels->device;
+    int32_t copy = 1;
+    if (!device)
+        return *stop == 0;
+    return device->read(device, &copy, stop, sizeof copy) && copy == 0;
 }
 
 static enum outcome run_tape(const struct run *run, struct tape *tape, unsigned char *base)
@@ -179,9 +228,9 @@ static enum outcome run_tape(const struct run *run, struct tape *tape, unsigned 
         if (node->op == OP_WHILE)
             outcome = run_loop(run, tape, n, base);
         else if (node->op == OP_EXIT_IF)
-            outcome = *(const int32_t *)value_data(tape, node->input[0], base, WEIGHT_PLAIN)
-                          ? RUN_EXITED
-                          : RUN_ON;
+            outcome = is_zero(run->program, value_data(tape, node->input[0], base, WEIGHT_PLAIN))
+                          ? RUN_ON
+                          : RUN_EXITED;
         else
             outcome = run_kernel(run, tape, n, base);
     }
@@ -206,23 +255,42 @@ static void flush_denormals(const struct program *program, bool on)
 
 static int start(const struct run *run, struct tape *tape)
 {
-    flush_denormals(run->program, true);
+    struct device *device = run->program->kernels->device;
+    if (!device)
+        flush_denormals(run->program, true);
     run_tape(run, tape, run->program->arena + run->program->pinned_bytes);
-    flush_denormals(run->program, false);
+    if (!device)
+        flush_denormals(run->program, false);
     return run->status->code;
+}
+
+/* What became of the device's work up to here. */
+static int device_status(const struct program *program, struct status *status)
+{
+    struct device *device = program->kernels->device;
+    const char *error = device ? device->error(device) : NULL;
+    if (error && status_ok(status))
+        status_set(status, STATUS_FAILURE, "%s: %s", device->name, error);
+    return status->code;
 }
 
 int program_run(struct program *program, struct tape *tape, const struct program_hooks *hooks,
                 struct status *status)
 {
     const struct run run = {program, hooks, status, false};
-    return start(&run, tape);
+    struct device *device = program->kernels->device;
+    if (device && device->loops && !program->profiling)
+        graph_run(tape, hooks, status);
+    else
+        start(&run, tape);
+    return device_status(program, status);
 }
 
 int program_run_checked(struct program *program, struct tape *tape, struct status *status)
 {
     const struct run run = {program, NULL, status, true};
-    return start(&run, tape);
+    start(&run, tape);
+    return device_status(program, status);
 }
 
 int64_t program_iterations(const struct tape *body)

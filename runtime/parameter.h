@@ -1,11 +1,13 @@
 /* A network's weight as the runtime sees it: a name, a shape, a way to read its values, and the
- * forms into which it has been packed for the kernels, each made once and shared by every tape. The
- * file behind `read` may be dropped from memory once everything is packed. */
+ * forms into which it has been packed for the kernels, on the host and on a device, each made once and
+ * shared by every tape. The file behind `read` may be dropped from memory once everything is packed. */
 #ifndef RUNTIME_PARAMETER_H
 #define RUNTIME_PARAMETER_H
 
 #include "kernels/kernels.h"
 #include "runtime/status.h"
+
+enum place { PLACE_HOST, PLACE_DEVICE, PLACE_COUNT };
 
 struct parameter {
     char name[192];
@@ -14,10 +16,15 @@ struct parameter {
      * NULL: no values (planning only). */
     void (*read)(const struct parameter *parameter, float *values);
     const void *source; /* read's context, owned by the model */
-    void *packed[WEIGHT_FORM_COUNT];
-    size_t packed_bytes[WEIGHT_FORM_COUNT];
+    struct packed_weight {
+        void *data;
+        struct device *device; /* whose memory it is */
+    } packed[PLACE_COUNT][WEIGHT_FORM_COUNT];
 };
 
+/* The packed form for these kernels; NULL before parameter_pack. */
+void *parameter_data(const struct parameter *parameter, const struct kernels *kernels,
+                     enum weight_form form);
 /* Makes `form` (in `real` where the form is WEIGHT_PLAIN) if it is not there yet. */
 int parameter_pack(struct parameter *parameter, const struct kernels *kernels,
                    enum element_type real, enum weight_form form, int threads,

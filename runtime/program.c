@@ -18,6 +18,7 @@ struct program *program_create(const struct kernels *kernels, enum element_type 
     program->kernels = kernels;
     program->real = real;
     program->threads = threads < 1 ? 1 : threads;
+    program->watched_slot = -1;
     return program;
 }
 
@@ -25,9 +26,12 @@ void program_free(struct program *program)
 {
     if (!program)
         return;
+    struct device *device = program->kernels->device;
     for (int i = 0; i < program->slot_count; i++)
         free(program->slots[i].initial);
     for (int i = 0; i < program->tape_count; i++) {
+        if (program->tapes[i]->graph)
+            device->free_graph(device, program->tapes[i]->graph);
         plan_release(&program->tapes[i]->plan);
         free(program->tapes[i]->values);
         free(program->tapes[i]->nodes);
@@ -38,7 +42,11 @@ void program_free(struct program *program)
     free(program->slots);
     free(program->tapes);
     free(program->profile);
-    free(program->arena);
+    free(program->staging);
+    if (device && program->arena)
+        device->release(device, program->arena);
+    else
+        free(program->arena);
     free(program);
 }
 
@@ -78,6 +86,11 @@ int program_state(struct program *program, const char *name, enum element_type t
 {
     bool real = type == TYPE_F32 || type == TYPE_F64;
     return add_slot(program, name, real ? program->real : type, shape, NULL);
+}
+
+void program_watch(struct program *program, int slot)
+{
+    program->watched_slot = slot;
 }
 
 static int add_constant(struct program *program, const char *name, enum element_type type,
@@ -321,6 +334,44 @@ void program_visit_plan(const struct program *program, const struct tape *tape,
     }
 }
 
+/* State in and out. A device's failure shows at the next run. */
+
+static void *slot_data(const struct program *program, int slot)
+{
+    return program->arena + program->slots[slot].offset;
+}
+
+static void copy_in(struct program *program, int slot, const void *values)
+{
+    struct device *device = program->kernels->device;
+    if (device)
+        device->write(device, slot_data(program, slot), values, program->slots[slot].bytes);
+    else
+        memcpy(slot_data(program, slot), values, program->slots[slot].bytes);
+}
+
+/* Where the host puts a slot's new values, all of them. */
+static void *begin_write(struct program *program, int slot)
+{
+    return program->staging ? program->staging : slot_data(program, slot);
+}
+
+static void end_write(struct program *program, int slot)
+{
+    if (program->staging)
+        copy_in(program, slot, program->staging);
+}
+
+static const void *read_slot(const struct program *program, int slot)
+{
+    struct device *device = program->kernels->device;
+    if (!device)
+        return slot_data(program, slot);
+    if (!device->read(device, program->staging, slot_data(program, slot), program->slots[slot].bytes))
+        memset(program->staging, 0xff, program->slots[slot].bytes); /* not a number */
+    return program->staging;
+}
+
 /* Prepare */
 
 static void pack_weight(struct program *program, struct parameter *parameter, enum weight_form form,
@@ -329,30 +380,53 @@ static void pack_weight(struct program *program, struct parameter *parameter, en
     parameter_pack(parameter, program->kernels, program->real, form, program->threads, context);
 }
 
+static int allocate_arena(struct program *program, struct status *status)
+{
+    struct device *device = program->kernels->device;
+    size_t largest = 1;
+    for (int i = 0; i < program->slot_count; i++)
+        largest = program->slots[i].bytes > largest ? program->slots[i].bytes : largest;
+    program->arena_bytes = program->pinned_bytes + program->region_bytes;
+    program->arena = device ? device->allocate(device, program->arena_bytes)
+                            : memory_allocate(program->arena_bytes, program->threads);
+    if (device)
+        program->staging = malloc(largest);
+    if (!program->arena || (device && !program->staging))
+        return status_set(status, STATUS_FAILURE, "out of memory: %zu bytes for the arena",
+                          program->arena_bytes);
+    return status->code;
+}
+
+/* Bodies become part of their loops' graphs. */
+static bool is_body(const struct program *program, const struct tape *tape)
+{
+    for (int t = 0; t < program->tape_count; t++)
+        for (int n = 0; n < program->tapes[t]->node_count; n++)
+            if (program->tapes[t]->nodes[n].body == tape)
+                return true;
+    return false;
+}
+
 int program_prepare(struct program *program, struct status *status)
 {
     struct status pack_status = {0};
     each_weight(program, pack_weight, &pack_status);
     if (!status_ok(&pack_status))
         return status_set(status, pack_status.code, "%s", pack_status.message);
-    program->arena_bytes = program->pinned_bytes + program->region_bytes;
-    program->arena = memory_allocate(program->arena_bytes, program->threads);
-    if (!program->arena)
-        return status_set(status, STATUS_FAILURE, "out of memory: %zu bytes for the arena",
-                          program->arena_bytes);
+    if (allocate_arena(program, status) != STATUS_OK)
+        return status->code;
     for (int i = 0; i < program->slot_count; i++)
         if (program->slots[i].initial)
-            memcpy(program->arena + program->slots[i].offset, program->slots[i].initial,
-                   program->slots[i].bytes);
+            copy_in(program, i, program->slots[i].initial);
+    struct device *device = program->kernels->device;
+    for (int t = 0; device && device->loops && t < program->tape_count; t++)
+        if (!is_body(program, program->tapes[t]) &&
+            graph_record(program->tapes[t], status) != STATUS_OK)
+            break;
     return status->code;
 }
 
-/* State in and out */
-
-static void *slot_data(const struct program *program, int slot)
-{
-    return program->arena + program->slots[slot].offset;
-}
+/* Values of a slot as the host sees them */
 
 static int64_t slot_elements(const struct program *program, int slot)
 {
@@ -377,26 +451,32 @@ static void store(void *data, enum element_type type, int64_t i, double v)
 
 void program_write(struct program *program, int slot, const float *values)
 {
+    void *data = begin_write(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        store(slot_data(program, slot), program->slots[slot].type, i, values[i]);
+        store(data, program->slots[slot].type, i, values[i]);
+    end_write(program, slot);
 }
 
 void program_read(const struct program *program, int slot, float *values)
 {
+    const void *data = read_slot(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        values[i] = (float)load(slot_data(program, slot), program->slots[slot].type, i);
+        values[i] = (float)load(data, program->slots[slot].type, i);
 }
 
 void program_write_f64(struct program *program, int slot, const double *values)
 {
+    void *data = begin_write(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        store(slot_data(program, slot), program->slots[slot].type, i, values[i]);
+        store(data, program->slots[slot].type, i, values[i]);
+    end_write(program, slot);
 }
 
 void program_read_f64(const struct program *program, int slot, double *values)
 {
+    const void *data = read_slot(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        values[i] = load(slot_data(program, slot), program->slots[slot].type, i);
+        values[i] = load(data, program->slots[slot].type, i);
 }
 
 /* Position in [N,C,H,W] of element i of an NHWC array. */
@@ -410,33 +490,40 @@ static int64_t nchw_index(const int64_t shape[4], int64_t i)
 void program_write_nchw(struct program *program, int slot, const float *values)
 {
     const struct slot *s = &program->slots[slot];
+    void *data = begin_write(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        store(slot_data(program, slot), s->type, i, values[nchw_index(s->shape, i)]);
+        store(data, s->type, i, values[nchw_index(s->shape, i)]);
+    end_write(program, slot);
 }
 
 void program_read_nchw(const struct program *program, int slot, float *values)
 {
     const struct slot *s = &program->slots[slot];
+    const void *data = read_slot(program, slot);
     for (int64_t i = 0; i < slot_elements(program, slot); i++)
-        values[nchw_index(s->shape, i)] = (float)load(slot_data(program, slot), s->type, i);
+        values[nchw_index(s->shape, i)] = (float)load(data, s->type, i);
 }
 
 void program_write_i32(struct program *program, int slot, const int32_t *values)
 {
-    memcpy(slot_data(program, slot), values, program->slots[slot].bytes);
+    copy_in(program, slot, values);
 }
 
 void program_read_i32(const struct program *program, int slot, int32_t *values)
 {
-    memcpy(values, slot_data(program, slot), program->slots[slot].bytes);
+    memcpy(values, read_slot(program, slot), program->slots[slot].bytes);
 }
 
 void program_zero(struct program *program, int slot)
 {
-    memset(slot_data(program, slot), 0, program->slots[slot].bytes);
+    struct device *device = program->kernels->device;
+    if (device)
+        device->zero(device, slot_data(program, slot), program->slots[slot].bytes);
+    else
+        memset(slot_data(program, slot), 0, program->slots[slot].bytes);
 }
 
 double program_read_scalar(const struct program *program, int slot)
 {
-    return load(slot_data(program, slot), program->slots[slot].type, 0);
+    return load(read_slot(program, slot), program->slots[slot].type, 0);
 }

@@ -26,10 +26,11 @@ struct memory_report {
     int recomputed_nodes;
 };
 
-/* Called after each replay of a loop's body; reading small state here is fine. Return false to stop
- * the program (STATUS_INTERRUPTED). */
+/* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do not
+ * wait, some of them. watched: the watched scalar as that iteration left it (0 if none is). No state
+ * may be read or written here. Return false to stop the program (STATUS_INTERRUPTED). */
 struct program_hooks {
-    bool (*after_iteration)(void *context, const struct tape *body, int64_t iteration);
+    bool (*after_iteration)(void *context, int64_t iteration, double watched);
     void *context;
     const volatile sig_atomic_t *cancelled; /* checked between nodes; may be NULL */
 };
@@ -44,6 +45,8 @@ enum element_type program_real(const struct program *program);
  */
 int program_state(struct program *program, const char *name, enum element_type type,
                   const int64_t shape[4]);
+/* The real scalar that loops show to after_iteration. Before program_prepare. */
+void program_watch(struct program *program, int slot);
 /* Constants: values are copied now. _real takes doubles and stores the program's real type. */
 int program_constant_real(struct program *program, const char *name, const int64_t shape[4],
                           const double *values);

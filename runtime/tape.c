@@ -420,6 +420,10 @@ void tape_while(struct tape *tape, struct tape *body, int64_t limit)
     struct node node = node_of(OP_WHILE, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
     node.body = body;
     node.limit = limit;
+    node.loop_slot = -1;
+    if (tape->program->kernels->device)
+        node.loop_slot =
+            program_state(tape->program, "loop", TYPE_I32, (const int64_t[4]){1, 1, 1, 2});
     bool earlier = false;
     for (int t = 0; t < tape->program->tape_count && tape->program->tapes[t] != tape; t++)
         earlier |= tape->program->tapes[t] == body;

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_TAPE_INTERNAL_H
 #define RUNTIME_TAPE_INTERNAL_H
 
+#include "runtime/device.h"
 #include "runtime/program.h"
 
 /* ops beyond the kernels */
@@ -25,6 +26,7 @@ struct node {
     struct axis_table table; /* axis_filter: for its gradient */
     struct tape *body;       /* OP_WHILE */
     int64_t limit;
+    int loop_slot; /* a struct device_loop, where there is a device; else -1 */
 };
 
 /* One operation's row: how it behaves on a tape. The name, the numbers of inputs and outputs and
@@ -84,6 +86,7 @@ struct tape {
     int label_count, label_capacity;
     struct plan plan;
     int64_t iterations; /* of the last loop over this body */
+    struct device_graph *graph; /* the whole tape; NULL: not recorded */
 };
 
 struct slot {
@@ -110,8 +113,10 @@ struct program {
     int tape_count, tape_capacity;
     size_t pinned_bytes, weights_bytes, region_bytes;
     int largest; /* the tape whose region is region_bytes */
-    unsigned char *arena;
+    unsigned char *arena; /* in the device's memory where there is one */
     size_t arena_bytes;
+    unsigned char *staging; /* the largest slot on its way to or from a device; else NULL */
+    int watched_slot;       /* -1: none */
     bool failed; /* no memory while declaring */
     bool profiling;
     struct profile_row *profile;
@@ -128,6 +133,20 @@ struct node node_of(int op, value a, value b, value c, value d, value e);
  * planning: data pointers stay NULL). */
 void node_tensors(const struct tape *tape, const struct node *node, unsigned char *base,
                   struct tensor input[], struct tensor output[]);
+
+/* The call of a kernel node; input, output: room for its tensors, which it points to. */
+struct kernel_call node_call(const struct tape *tape, const struct node *node, int n,
+                             unsigned char *base, struct tensor input[], struct tensor output[]);
+void *value_data(const struct tape *tape, value v, unsigned char *base, enum weight_form form);
+/* Where the body of loop node n has its region, given its tape's. */
+unsigned char *loop_base(const struct tape *tape, int n, unsigned char *base);
+
+/* graph.c, for a program whose device has loops: records a tape as one graph; replays it, showing
+ * the hooks how its loops go on. */
+int graph_record(struct tape *tape, struct status *status);
+int graph_run(struct tape *tape, const struct program_hooks *hooks, struct status *status);
+/* What the device said, as this status. */
+int device_failed(const struct program *program, struct status *status);
 
 /* Plans one tape into tape->plan; segments > 1 recomputes. */
 int plan_tape(struct tape *tape, int segments, struct status *status);

@@ -121,6 +121,8 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
         return status->code;
     solver_declare_state(solver);
     solver_record(solver);
+    if (solver->forward_operator)
+        program_watch(solver->program, solver->slot.loss);
     if (program_plan(solver->program, settings->memory_limit_bytes, status) != STATUS_OK)
         return status->code;
     return prepare ? program_prepare(solver->program, status) : STATUS_OK;

@@ -8,7 +8,7 @@ struct watch {
     struct run *run;
     const char *stage;
     enum work work;
-    int64_t limit;
+    int64_t limit, booked; /* iterations */
     double since;
 };
 
@@ -18,17 +18,15 @@ static double root_mean_square(const struct resample_solver *solver, double loss
     return sqrt(official ? loss : loss / solver->forward_operator->reachable_fraction);
 }
 
-static bool after_iteration(void *context, const struct tape *body, int64_t iteration)
+static bool after_iteration(void *context, int64_t iteration, double loss)
 {
-    (void)body;
     struct watch *watch = context;
-    struct resample_solver *solver = watch->run->solver;
     double now = clock_seconds();
-    run_book(watch->run, watch->work, 1, watch->since);
+    run_book(watch->run, watch->work, iteration - watch->booked, watch->since);
+    watch->booked = iteration;
     watch->since = now;
-    double loss = program_read_scalar(solver->program, solver->slot.loss);
     run_report_progress(watch->run, watch->stage, iteration, watch->limit,
-                        root_mean_square(solver, loss));
+                        root_mean_square(watch->run->solver, loss));
     return true;
 }
 

@@ -13,10 +13,14 @@ namespace simt
 {
 
 enum : unsigned { WARP = 32, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / WARP };
-/* ASan and the watching of accesses exclude each other: both instrument every access. */
+/* ASan and the watching of accesses exclude each other: both instrument every access. Whole solves go
+ * without. */
 #ifdef __SANITIZE_ADDRESS__
 static constexpr bool WATCHED = false;
 static constexpr size_t STACK_BYTES = 256 << 10;
+#elif defined(SIMT_WITHOUT_WATCH)
+static constexpr bool WATCHED = false;
+static constexpr size_t STACK_BYTES = 64 << 10;
 #else
 static constexpr bool WATCHED = true;
 static constexpr size_t STACK_BYTES = 64 << 10;
@@ -187,6 +191,9 @@ void mark_copied(thread &thread, const async_copy &copy);
 void *allocate_global(size_t bytes); /* NULL: no room */
 bool free_global(void *pointer);     /* false: no such buffer */
 void forget_clocks(void);            /* before they run over */
+
+/* ---- streams.cpp ---- */
+void count_allocation(void);
 
 /* ---- async.cpp ---- */
 void check_copies_at_exit(thread &thread);

@@ -100,6 +100,17 @@ const char *simt_kind_name(enum simt_kind kind);
 /* False in a build (ASan) that runs kernels without watching their accesses. */
 bool simt_watches_accesses(void);
 
+/* Calls of the host, since simt_forget_calls; in_loops: those made while a graph with a loop was under
+ * way. Copies include memory set; launches are those outside graphs. */
+struct simt_calls {
+    uint64_t allocations, copies, synchronisations, launches, graph_launches;
+    struct {
+        uint64_t allocations, copies, synchronisations, launches, graph_launches;
+    } in_loops;
+};
+const struct simt_calls *simt_host_calls(void);
+void simt_forget_calls(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes)
 {
+    simt::count_allocation();
     enum : size_t { ALIGNMENT = 256 };
     if (!simt::WATCHED) {
         *pointer = nullptr;
@@ -42,4 +43,51 @@ cudaError_t cudaMemset(void *target, int value, size_t bytes)
 cudaError_t cudaDeviceSynchronize(void)
 {
     return cudaSuccess;
+}
+
+const char *cudaGetErrorString(cudaError_t code)
+{
+    return code == cudaSuccess                         ? "no error"
+           : code == cudaErrorMemoryAllocation         ? "out of memory"
+           : code == cudaErrorInvalidConfiguration     ? "invalid configuration argument"
+           : code == cudaErrorNoDevice                 ? "no CUDA-capable device is detected"
+           : code == cudaErrorLaunchFailure            ? "unspecified launch failure"
+           : code == cudaErrorStreamCaptureUnsupported ? "operation not permitted when capturing"
+                                                       : "invalid argument";
+}
+
+/* SIMT_CARDS=0: none. */
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    const char *cards = getenv("SIMT_CARDS");
+    *count = cards ? atoi(cards) : 1;
+    return *count ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int)
+{
+    *properties = {"emulated card", 8, 0};
+    return cudaSuccess;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned)
+{
+    return cudaMalloc(pointer, bytes);
+}
+
+cudaError_t cudaHostGetDevicePointer(void **mapped, void *pointer, unsigned)
+{
+    *mapped = pointer;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *pointer)
+{
+    return cudaFree(pointer);
 }

@@ -13,6 +13,7 @@
 #include "tests/simt/types.h"
 
 #include <math.h>
+#include <memory>
 #include <string.h>
 
 #define __global__ __attribute__((noinline))
@@ -51,12 +52,17 @@ void simt_threadfence(void);
 unsigned simt_activemask(void);
 void simt_run(const void *kernel, dim3 grid, dim3 block, size_t shared_bytes,
               void (*body)(const void *closure), const void *closure);
+/* Now where there is no stream; else on the stream, or into the graph that it is captured into. */
+void simt_submit(cudaStream_t stream, const void *kernel, dim3 grid, dim3 block,
+                 size_t shared_bytes, void (*body)(const void *closure),
+                 std::shared_ptr<const void> closure);
 cudaError_t simt_allow_shared(const void *kernel, int bytes);
 
 /* ---- launch and the run-time calls beside it ---- */
 template <typename... Parameters>
 static inline void simt_launch_bound(void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                                     size_t shared_bytes, Parameters... parameters)
+                                     size_t shared_bytes, cudaStream_t stream,
+                                     Parameters... parameters)
 {
     auto body = [=]() __attribute__((no_sanitize("thread")))
     {
@@ -66,14 +72,15 @@ static inline void simt_launch_bound(void (*kernel)(Parameters...), dim3 grid, d
     {
         (*static_cast<const decltype(body) *>(closure))();
     };
-    simt_run(reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, run, &body);
+    simt_submit(stream, reinterpret_cast<const void *>(kernel), grid, block, shared_bytes, run,
+                std::make_shared<const decltype(body)>(body));
 }
 
 template <typename... Parameters, typename... Arguments>
 static inline void simt_launch(void (*kernel)(Parameters...), dim3 grid, dim3 block,
-                               size_t shared_bytes, cudaStream_t, Arguments... arguments)
+                               size_t shared_bytes, cudaStream_t stream, Arguments... arguments)
 {
-    simt_launch_bound<Parameters...>(kernel, grid, block, shared_bytes, arguments...);
+    simt_launch_bound<Parameters...>(kernel, grid, block, shared_bytes, stream, arguments...);
 }
 
 cudaError_t cudaMalloc(void **pointer, size_t bytes);
@@ -82,6 +89,46 @@ cudaError_t cudaMemcpy(void *target, const void *source, size_t bytes, cudaMemcp
 cudaError_t cudaMemset(void *target, int value, size_t bytes);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaDeviceSynchronize(void);
+const char *cudaGetErrorString(cudaError_t code);
+cudaError_t cudaGetDeviceCount(int *count);
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device);
+cudaError_t cudaDriverGetVersion(int *version);
+cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned flags);
+cudaError_t cudaHostGetDevicePointer(void **mapped, void *pointer, unsigned flags);
+cudaError_t cudaFreeHost(void *pointer);
+
+/* ---- streams and graphs (streams.cpp) ---- */
+cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
+cudaError_t cudaMemsetAsync(void *target, int value, size_t bytes, cudaStream_t stream);
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
+cudaError_t cudaStreamDestroy(cudaStream_t stream);
+cudaError_t cudaStreamQuery(cudaStream_t stream);
+cudaError_t cudaStreamSynchronize(cudaStream_t stream);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph,
+                                          const cudaGraphNode_t *dependencies,
+                                          const cudaGraphEdgeData *edges, size_t count,
+                                          cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t stream, cudaStreamCaptureStatus *status,
+                                     unsigned long long *id, cudaGraph_t *graph,
+                                     const cudaGraphNode_t **dependencies,
+                                     const cudaGraphEdgeData **edges, size_t *count);
+cudaError_t cudaStreamUpdateCaptureDependencies(cudaStream_t stream, cudaGraphNode_t *nodes,
+                                                const cudaGraphEdgeData *edges, size_t count,
+                                                unsigned flags);
+cudaError_t cudaGraphConditionalHandleCreate(cudaGraphConditionalHandle *handle, cudaGraph_t graph,
+                                             unsigned value_at_launch, unsigned flags);
+cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph,
+                             const cudaGraphNode_t *dependencies, const cudaGraphEdgeData *edges,
+                             size_t count, cudaGraphNodeParams *parameters);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *executable, cudaGraph_t graph,
+                                 unsigned long long flags = 0);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream);
+void cudaGraphSetConditional(cudaGraphConditionalHandle handle, unsigned value);
 
 template <typename T> static inline cudaError_t cudaMalloc(T **pointer, size_t bytes)
 {

@@ -68,7 +68,11 @@ enum cudaError_t {
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInvalidConfiguration = 9,
+    cudaErrorNoDevice = 100,
+    cudaErrorNotReady = 600,
     cudaErrorLaunchFailure = 719,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
 };
 enum cudaMemcpyKind {
     cudaMemcpyHostToHost,
@@ -79,5 +83,32 @@ enum cudaMemcpyKind {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 typedef struct simt_stream *cudaStream_t;
+
+/* Streams and graphs. */
+typedef struct simt_graph *cudaGraph_t;
+typedef const struct simt_graph_node *cudaGraphNode_t;
+typedef struct simt_graph_exec *cudaGraphExec_t;
+typedef unsigned long long cudaGraphConditionalHandle;
+enum { cudaStreamNonBlocking = 1, cudaHostAllocMapped = 2, cudaGraphCondAssignDefault = 1 };
+enum { cudaStreamSetCaptureDependencies = 1 };
+enum cudaStreamCaptureMode { cudaStreamCaptureModeRelaxed = 2 };
+enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
+enum cudaGraphNodeType { cudaGraphNodeTypeConditional = 13 };
+enum cudaGraphConditionalNodeType { cudaGraphCondTypeIf, cudaGraphCondTypeWhile };
+struct cudaGraphEdgeData;
+struct cudaConditionalNodeParams {
+    cudaGraphConditionalHandle handle;
+    cudaGraphConditionalNodeType type;
+    unsigned size;
+    struct simt_graph *const *phGraph_out;
+};
+struct cudaGraphNodeParams {
+    cudaGraphNodeType type;
+    cudaConditionalNodeParams conditional;
+};
+struct cudaDeviceProp {
+    char name[256];
+    int major, minor;
+};
 
 #endif

@@ -1,0 +1,92 @@
+#include "runtime/backend.h"
+
+#include "runtime/cuda/cuda_device.h"
+
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* There where the backend is linked in. */
+#pragma weak kernels_cuda
+#pragma weak cuda_device_open
+#pragma weak cuda_device_close
+
+struct entries {
+    const struct kernels *(*kernels)(void);
+    struct device *(*open_device)(char *message, size_t message_bytes);
+    void (*close_device)(struct device *device);
+};
+
+/* RESAMPLE_CUDA_LIBRARY, or the library beside the program's own file. */
+static const char *library_path(char path[PATH_MAX])
+{
+    static const char name[] = "libresample-cuda.so";
+    const char *given = getenv("RESAMPLE_CUDA_LIBRARY");
+    if (given && *given)
+        return given;
+    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - sizeof name);
+    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
+    if (!slash)
+        return name;
+    memcpy(slash + 1, name, sizeof name);
+    return path;
+}
+
+/* A symbol as a function: ISO C has no cast for it. */
+static bool find(void *library, const char *name, void *function, size_t bytes)
+{
+    void *symbol = dlsym(library, name);
+    memcpy(function, &symbol, bytes);
+    return symbol != NULL;
+}
+
+static int open_library(struct cuda_backend *backend, struct entries *entries,
+                        struct status *status)
+{
+    char path[PATH_MAX];
+    const char *from = library_path(path);
+    backend->library = dlopen(from, RTLD_NOW | RTLD_LOCAL);
+    if (!backend->library)
+        return status_set(status, STATUS_BAD_INPUT,
+                          "no CUDA backend: %s (`make cuda` builds libresample-cuda.so)",
+                          dlerror());
+    if (!find(backend->library, "kernels_cuda", &entries->kernels, sizeof entries->kernels) ||
+        !find(backend->library, "cuda_device_open", &entries->open_device,
+              sizeof entries->open_device) ||
+        !find(backend->library, "cuda_device_close", &entries->close_device,
+              sizeof entries->close_device))
+        return status_set(status, STATUS_BAD_INPUT,
+                          "no CUDA backend: %s is not this program's library", from);
+    return status->code;
+}
+
+int cuda_backend_open(struct cuda_backend *backend, bool card, struct status *status)
+{
+    struct entries entries = {kernels_cuda, cuda_device_open, cuda_device_close};
+    char message[192];
+    *backend = (struct cuda_backend){0};
+    if (!entries.kernels && open_library(backend, &entries, status) != STATUS_OK)
+        goto failed;
+    backend->kernels = *entries.kernels();
+    backend->close_device = entries.close_device;
+    if (!card)
+        return status->code;
+    backend->kernels.device = entries.open_device(message, sizeof message);
+    if (backend->kernels.device)
+        return status->code;
+    status_set(status, STATUS_BAD_INPUT, "no CUDA backend: %s", message);
+failed:
+    cuda_backend_close(backend);
+    return status->code;
+}
+
+void cuda_backend_close(struct cuda_backend *backend)
+{
+    if (backend->kernels.device)
+        backend->close_device(backend->kernels.device);
+    if (backend->library)
+        dlclose(backend->library);
+    *backend = (struct cuda_backend){0};
+}

@@ -1,0 +1,163 @@
+/* Whole solves of the tiny model through the CUDA backend: the real device code, graphs, loops and
+ * kernels, on the emulator's fake of the CUDA run-time, beside the CPU's. 8 x 8 latents. */
+#include "runtime/backend.h"
+#include "solvers/resample_internal.h"
+#include "tests/simt/report.h"
+#include "tests/support/solve.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#ifdef __x86_64__
+
+enum { SIZE = 32 };
+
+static struct resample_settings micro_settings(enum resample_preset preset)
+{
+    struct resample_settings settings;
+    resample_defaults(&settings, preset);
+    settings.ddim_steps = getenv("S") ? atoi(getenv("S")) : 20;
+    settings.resample_every = 4;
+    settings.pixel_iterations = 6;
+    settings.latent_iterations = 3;
+    settings.sigma = 0.01;
+    settings.seed = 7;
+    settings.threads = 1;
+    settings.levels = 3;
+    settings.latent_levels = 1;
+    settings.iterations = 2;
+    settings.final_iterations = 2;
+    settings.kernels = kernels_plain_f32();
+    return settings;
+}
+
+/* A measurement of a smooth picture. */
+static float *take_measurement(const struct problem *problem)
+{
+    const int64_t *y = problem->forward_operator.measurement_shape;
+    int64_t count = shape_elements(y);
+    float *measurement = malloc((size_t)count * sizeof *measurement);
+    assert_non_null(measurement);
+    for (int64_t i = 0; i < count; i++)
+        measurement[i] = (float)(0.5 * sin(0.11 * (double)i) + 0.2 * cos(0.7 * (double)i));
+    return measurement;
+}
+
+static struct resample_result solve(const char *task, const struct resample_settings *settings,
+                                    const struct resample_observer *observer,
+                                    struct status *status)
+{
+    struct problem problem;
+    struct resample_result result = {0};
+    problem_open(&problem, "tests/data/tiny", task, 1, SIZE);
+    struct resample_solver *solver =
+        resample_create(&problem.model, &problem.forward_operator, settings, true, status);
+    assert_status_ok(status);
+    float *measurement = take_measurement(&problem);
+    simt_forget_calls();
+    resample_run(solver, measurement, observer, &result, status);
+    free(measurement);
+    resample_free(solver);
+    problem_close(&problem);
+    return result;
+}
+
+static struct cuda_backend open_backend(void)
+{
+    struct cuda_backend backend;
+    struct status status = {0};
+    struct simt_options options = simt_default_options();
+    simt_reset(&options);
+    cuda_backend_open(&backend, true, &status);
+    assert_status_ok(&status);
+    return backend;
+}
+
+static void expect_close(const struct resample_result *a, const struct resample_result *b)
+{
+    double image = relative_error(a->image, b->image, 3 * SIZE * SIZE);
+    double latent = relative_error(a->latent, b->latent, 3 * SIZE * SIZE / 16);
+    print_message("relative difference of the picture %.2g, of the latent %.2g\n", image, latent);
+    assert_int_equal(a->iterations, b->iterations);
+    assert_int_equal(a->unet_evaluations, b->unet_evaluations);
+    assert_true(image < 1e-3 && latent < 1e-3);
+}
+
+static void compare(enum resample_preset preset)
+{
+    const char *task = "tests/data/steps/gaussian_deblur.yaml";
+    struct status status = {0};
+    struct resample_settings settings = micro_settings(preset);
+    struct resample_result cpu = solve(task, &settings, NULL, &status);
+    assert_status_ok(&status);
+    struct cuda_backend backend = open_backend();
+    settings.kernels = &backend.kernels;
+    struct resample_result cuda = solve(task, &settings, NULL, &status);
+    assert_status_ok(&status);
+    const struct simt_calls *calls = simt_host_calls();
+    print_message("%lld iterations; allocations %llu, copies %llu, waits %llu; in loops %llu, %llu, "
+                  "%llu\n",
+                  (long long)cuda.iterations, (unsigned long long)calls->allocations,
+                  (unsigned long long)calls->copies, (unsigned long long)calls->synchronisations,
+                  (unsigned long long)calls->in_loops.allocations,
+                  (unsigned long long)calls->in_loops.copies,
+                  (unsigned long long)calls->in_loops.synchronisations);
+    assert_int_equal(simt_errors()->count, 0);
+    assert_int_equal(calls->allocations, 0);
+    assert_int_equal(calls->launches, 0);
+    assert_int_equal(calls->in_loops.copies, 0);
+    assert_int_equal(calls->in_loops.synchronisations, 0);
+    expect_close(&cuda, &cpu);
+    resample_result_free(&cpu);
+    resample_result_free(&cuda);
+    cuda_backend_close(&backend);
+}
+
+static void test_official(void **state)
+{
+    (void)state;
+    compare(PRESET_OFFICIAL);
+}
+
+static void test_paper(void **state)
+{
+    (void)state;
+    compare(PRESET_PAPER);
+}
+
+static void test_fast(void **state)
+{
+    (void)state;
+    compare(PRESET_FAST);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_official),
+        cmocka_unit_test(test_paper),
+        cmocka_unit_test(test_fast),
+    };
+    return cmocka_run_group_tests_name("cuda_solve", tests, NULL, NULL);
+}
+
+#else
+
+static void test_emulator(void **state)
+{
+    (void)state;
+    skip(); /* the emulator is for x86_64 */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_emulator)};
+    return cmocka_run_group_tests_name("cuda_solve", tests, NULL, NULL);
+}
+
+#endif
