@@ -63,10 +63,10 @@ TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all test asan bench help clean tests format cuda-report
+.PHONY: all cuda test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
-	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: not in this version"
+	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: $(if $(wildcard $(BUILD)/libresample-cuda.so),$(BUILD)/libresample-cuda.so,make cuda)"
 
 $(BUILD)/resample: $(TOOL_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -113,15 +113,41 @@ $(BUILD)/%.unwatched.o: %.cu
 	$(QUIET)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(UNWATCHED_FLAGS) -DSIMT_WITHOUT_WATCH -MMD -MP -x c++ -c $< -o $@
 $(BUILD)/%.nvcc.o: %.cu
 	@mkdir -p $(@D) && echo "  NVCC $@"
-	$(QUIET)$(NVCC) -std=c++17 -arch=sm_80 -Werror all-warnings -I. -MMD -MP -c $< -o $@
+	$(QUIET)$(NVCC) -std=c++17 -arch=sm_80 -Xcompiler -fPIC -Werror all-warnings -I. -MMD -MP -c $< -o $@
 $(BUILD)/tests/test_simt.o: CPPFLAGS += $(if $(call compiled,$(SIMT_KERNELS)),-DNVCC_BUILDS)
 $(BUILD)/tests/test_simt: $(BUILD)/tests/test_simt.o $(call emulated,$(SIMT_KERNELS)) | $(call compiled,$(SIMT_KERNELS))
 	$(QUIET)$(CXX) $(LDFLAGS) $^ -lcmocka -o $@
-$(BUILD)/tests/test_cuda_%: $(BUILD)/tests/test_cuda_%.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
+CUDA_SOLVE := $(BUILD)/tests/test_cuda_solve
+CUDA_COMPILED := $(call compiled,$(CUDA_SOURCES))
+CUDA_TESTS := $(filter-out $(CUDA_SOLVE),$(filter $(BUILD)/tests/test_cuda_%,$(TESTS)))
+$(CUDA_TESTS): %: %.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
                            $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES))
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
-$(BUILD)/tests/test_cuda_solve: $(BUILD)/tests/test_cuda_solve.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY)
-	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+# the program with the emulated backend linked in, and the backend's library for one architecture
+$(CUDA_SOLVE): %: %.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY) | \
+               $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so)
+	$(QUIET)$(CXX) $(LDFLAGS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
+$(BUILD)/tests/resample-emulated: $(TOOL_OBJECTS) $(UNWATCHED_OBJECTS) $(LIBRARY)
+	@mkdir -p $(@D)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
+$(BUILD)/tests/libresample-cuda.so: $(CUDA_COMPILED) $(BUILD)/kernels/cuda/table.pic.o
+	@mkdir -p $(@D)
+	$(QUIET)$(NVCC) -shared $^ -o $@
+
+# The CUDA backend, which `resample` opens at run time.
+CUDA_ARCHITECTURES ?= 80 86 89 90 100 120
+CUDA_TARGETS := $(foreach a,$(CUDA_ARCHITECTURES),-gencode arch=compute_$(a)$(comma)code=sm_$(a)) \
+                -gencode arch=compute_$(lastword $(CUDA_ARCHITECTURES))$(comma)code=compute_$(lastword $(CUDA_ARCHITECTURES))
+cuda: $(BUILD)/libresample-cuda.so
+$(BUILD)/libresample-cuda.so: $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(BUILD)/kernels/cuda/table.pic.o
+	$(QUIET)$(NVCC) -shared $^ -o $@
+	@echo "built $@ for sm_$(CUDA_ARCHITECTURES)"
+$(BUILD)/%.cuda.o: %.cu
+	@mkdir -p $(@D) && echo "  NVCC $@"
+	$(QUIET)$(NVCC) -std=c++17 $(CUDA_TARGETS) -Xcompiler -fPIC -Werror all-warnings -I. -MMD -MP -c $< -o $@
+$(BUILD)/%.pic.o: %.c
+	@mkdir -p $(@D) && echo "  CC  $@"
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills
 cuda-report:
 	$(QUIET)sh tests/check_cuda_code.sh -v
@@ -142,6 +168,7 @@ help:
 	@echo "make test     build and run every test (tools/test.sh)"
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
+	@echo "make cuda     the CUDA backend, build/libresample-cuda.so (needs nvcc; CUDA_ARCHITECTURES='80 90' for fewer)"
 	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"

@@ -42,6 +42,12 @@ static bool find(void *library, const char *name, void *function, size_t bytes)
     return symbol != NULL;
 }
 
+bool cuda_backend_present(void)
+{
+    char path[PATH_MAX];
+    return kernels_cuda || access(library_path(path), R_OK) == 0;
+}
+
 static int open_library(struct cuda_backend *backend, struct entries *entries,
                         struct status *status)
 {

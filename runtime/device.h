@@ -43,7 +43,8 @@ struct device {
      * after each of them *watched (may be NULL) is shown to the host. */
     bool (*record_while)(struct device *device, struct device_loop *loop, int64_t limit,
                          const float *watched);
-    /* The rest of the innermost loop's body runs only where *stop is 0; else the loop ends. */
+    /* The rest of the innermost loop's body runs only where *stop is 0; else the loop ends. Outside a
+     * loop, the rest of the tape. */
     bool (*record_exit_if)(struct device *device, const int32_t *stop);
     bool (*record_end_while)(struct device *device);
     /* NULL where anything since record_begin failed. */

@@ -54,9 +54,9 @@ int graph_record(struct tape *tape, struct status *status)
     tape->graph = device->record_end(device);
     if (recorded && tape->graph)
         return status->code;
-    device_failed(program, status);
-    status_prefix(status, "recording %s", tape->name);
-    return status->code;
+    struct status failure = {0};
+    device_failed(program, &failure);
+    return status_set(status, failure.code, "recording %s: %s", tape->name, failure.message);
 }
 
 static void nap(void)

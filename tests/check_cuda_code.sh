@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the real compiler makes of kernels/cuda/*.cu: no warnings, no spills, and tensor-core instructions in
+# What the real compiler makes of every .cu file: no warnings, no spills, and tensor-core instructions in
 # every kernel that multiplies. Prints registers and shared memory per kernel with -v.
 #   sh tests/check_cuda_code.sh [-v] [ARCHITECTURE ...]      (80 86 89 90 100 120)
 # Needs nvcc; the disassembly cuobjdump too (CUOBJDUMP=PATH). What is missing is said and skipped.
@@ -39,7 +39,7 @@ tensor_instructions() {
              END { for (name in count) print name ": " count[name] }'
 }
 
-for source in kernels/cuda/*.cu; do
+for source in kernels/cuda/*.cu runtime/cuda/*.cu; do
     for architecture in $architectures; do
         object=$folder/object.o
         log=$folder/log

@@ -3,6 +3,7 @@
 #include "runtime/backend.h"
 #include "solvers/resample_internal.h"
 #include "tests/simt/report.h"
+#include "tests/support/cli.h"
 #include "tests/support/solve.h"
 
 #include <math.h>
@@ -10,18 +11,32 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
 #ifdef __x86_64__
 
+#ifdef __SANITIZE_ADDRESS__
+#define BUILD "build/asan"
+#else
+#define BUILD "build"
+#endif
+
 enum { SIZE = 32 };
+
+/* The sanitizers make the emulator slow: a subset runs there. */
+#ifdef __SANITIZE_ADDRESS__
+enum { STEPS = 2, PAPER_STEPS = 2 };
+#else
+enum { STEPS = 20, PAPER_STEPS = 2 };
+#endif
 
 static struct resample_settings micro_settings(enum resample_preset preset)
 {
     struct resample_settings settings;
     resample_defaults(&settings, preset);
-    settings.ddim_steps = getenv("S") ? atoi(getenv("S")) : 20;
+    settings.ddim_steps = preset == PRESET_OFFICIAL ? STEPS : PAPER_STEPS;
     settings.resample_every = 4;
     settings.pixel_iterations = 6;
     settings.latent_iterations = 3;
@@ -32,7 +47,7 @@ static struct resample_settings micro_settings(enum resample_preset preset)
     settings.latent_levels = 1;
     settings.iterations = 2;
     settings.final_iterations = 2;
-    settings.kernels = kernels_plain_f32();
+    settings.kernels = kernels_cpu();
     return settings;
 }
 
@@ -136,12 +151,75 @@ static void test_fast(void **state)
     compare(PRESET_FAST);
 }
 
+/* ---- the command line ---- */
+
+static void compare_pictures(const char *folder, const char *a, const char *b)
+{
+    struct array x = cli_array(folder, a), y = cli_array(folder, b);
+    assert_true(array_elements(&x) == array_elements(&y));
+    assert_true(relative_error(x.values, y.values, array_elements(&x)) < 1e-3);
+    array_free(&x);
+    array_free(&y);
+}
+
+#define MICRO                                                                                      \
+    "solve --model tests/data/tiny --task_config tests/data/steps/gaussian_deblur.yaml "           \
+    "--input @/truth.npy --preset fast --levels 2 --latent-levels 1 --iterations 1 "               \
+    "--pixel-iterations 2 --final-iterations 1 --seed 3 "
+
+static void test_command_line(void **state)
+{
+    const char *folder = *state;
+    float *picture = cli_picture(3, SIZE, SIZE, 1);
+    cli_write_array(folder, "truth.npy", picture, 1, 3, SIZE, SIZE);
+    free(picture);
+    cli_ok(folder, MICRO "--device cpu --save_dir @/cpu");
+    setenv("RESAMPLE", BUILD "/tests/resample-emulated", 1);
+    cli_ok(folder, MICRO "--device cuda --save_dir @/cuda");
+    compare_pictures(folder, "cuda/recon.npy", "cpu/recon.npy");
+    cJSON *json = cli_json(folder, "cuda/result.json");
+    const cJSON *settings = cJSON_GetObjectItem(json, "settings");
+    assert_string_equal(cJSON_GetObjectItem(settings, "device")->valuestring, "cuda");
+    cJSON_Delete(json);
+
+    setenv("SIMT_CARDS", "0", 1);
+    cli_bad(folder, "no CUDA card", MICRO "--device cuda --save_dir @/none");
+    cli_ok(folder, "memory --model tests/data/tiny --device cuda --task_config "
+                   "tests/data/steps/gaussian_deblur.yaml");
+    unsetenv("SIMT_CARDS");
+    unsetenv("RESAMPLE");
+}
+
+/* The library that nvcc made, on a machine without a driver. */
+static void test_library(void **state)
+{
+    const char *folder = *state;
+    if (access(BUILD "/tests/libresample-cuda.so", R_OK) != 0 ||
+        access("/dev/nvidiactl", F_OK) == 0)
+        skip(); /* no nvcc, or there is a card */
+    setenv("RESAMPLE_CUDA_LIBRARY", BUILD "/tests/libresample-cuda.so", 1);
+    float *picture = cli_picture(3, SIZE, SIZE, 1);
+    cli_write_array(folder, "truth.npy", picture, 1, 3, SIZE, SIZE);
+    free(picture);
+    cli_bad(folder, "no CUDA card", MICRO "--device cuda --save_dir @/none");
+    assert_false(cli_exists(folder, "none"));
+    cli_ok(folder, MICRO "--device auto --save_dir @/auto");
+    char *said = cli_text(folder, "stderr");
+    assert_non_null(strstr(said, "using the CPU"));
+    free(said);
+    cli_ok(folder, "memory --model tests/data/tiny --device cuda --task_config "
+                   "tests/data/steps/gaussian_deblur.yaml");
+    unsetenv("RESAMPLE_CUDA_LIBRARY");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_official),
         cmocka_unit_test(test_paper),
         cmocka_unit_test(test_fast),
+        cmocka_unit_test_setup_teardown(test_command_line, cli_setup, cli_teardown),
+        cmocka_unit_test_setup_teardown(test_library, cli_setup, cli_teardown),
     };
     return cmocka_run_group_tests_name("cuda_solve", tests, NULL, NULL);
 }

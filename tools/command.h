@@ -28,9 +28,12 @@ int convert_command(const struct arguments *arguments, struct status *status);
 /* An error unless the flag was given. */
 int require(const char *value, const char *flag, const char *what, struct status *status);
 
-/* The backend: RESAMPLE_ISA (scalar, avx2, avx512, plain) pins the kernels, else the best here.
- * NULL and an error for a device or precision that this build does not offer. */
-const struct kernels *choose_kernels(const struct arguments *arguments, struct status *status);
+/* The backend of --device; auto is the card where the CUDA library lies beside the program and finds
+ * one (what it says otherwise goes to stderr), else the CPU. There RESAMPLE_ISA (scalar, avx2, avx512,
+ * plain) pins the kernels, else they are the best here. planning: no card is needed. NULL and an error
+ * for a device or precision that is not to be had. */
+const struct kernels *choose_kernels(const struct arguments *arguments, bool planning,
+                                     struct status *status);
 /* --threads, else the processors that this process may run on. */
 int choose_threads(const struct arguments *arguments);
 /* --preset, else official where a flag of its schedule is given and none of fast's own, else fast.

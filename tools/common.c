@@ -1,3 +1,4 @@
+#include "runtime/backend.h"
 #include "tools/command.h"
 
 #include <math.h>
@@ -14,18 +15,16 @@ int require(const char *value, const char *flag, const char *what, struct status
     return status_set(status, STATUS_BAD_INPUT, "--%s is missing: %s", flag, what);
 }
 
-const struct kernels *choose_kernels(const struct arguments *arguments, struct status *status)
+/* Open until the process ends: a model's weights may lie on the card. */
+static struct cuda_backend cuda;
+
+static const struct kernels *choose_cuda(bool card, struct status *status)
 {
-    if (arguments->device == DEVICE_CUDA) {
-        status_set(status, STATUS_BAD_INPUT,
-                   "--device cuda: this build has no CUDA backend (use --device cpu or auto)");
-        return NULL;
-    }
-    if (arguments->precision == PRECISION_BF16) {
-        status_set(status, STATUS_BAD_INPUT,
-                   "--precision bf16 is not offered on the CPU in this version (use f32)");
-        return NULL;
-    }
+    return cuda_backend_open(&cuda, card, status) == STATUS_OK ? &cuda.kernels : NULL;
+}
+
+static const struct kernels *choose_cpu(struct status *status)
+{
     const char *isa = getenv("RESAMPLE_ISA");
     if (!isa || !*isa)
         return kernels_cpu();
@@ -38,6 +37,29 @@ const struct kernels *choose_kernels(const struct arguments *arguments, struct s
                    "has it (the best here is %s)",
                    isa, kernels_cpu()->name);
     return kernels;
+}
+
+const struct kernels *choose_kernels(const struct arguments *arguments, bool planning,
+                                     struct status *status)
+{
+    struct status without = {0};
+    const struct kernels *kernels = NULL;
+    if (arguments->precision == PRECISION_BF16) {
+        status_set(status, STATUS_BAD_INPUT,
+                   "--precision bf16 is not offered in this version (use f32)");
+        return NULL;
+    }
+    if (arguments->device == DEVICE_CUDA) {
+        kernels = choose_cuda(!planning, status);
+        status_prefix(status, "--device cuda");
+        return kernels;
+    }
+    if (arguments->device == DEVICE_AUTO && cuda_backend_present()) {
+        kernels = choose_cuda(true, &without);
+        if (!kernels)
+            fprintf(stderr, "resample: %s; using the CPU\n", without.message);
+    }
+    return kernels ? kernels : choose_cpu(status);
 }
 
 int choose_threads(const struct arguments *arguments)

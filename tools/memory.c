@@ -83,7 +83,7 @@ done:
 
 int memory_command(const struct arguments *arguments, struct status *status)
 {
-    const struct kernels *kernels = choose_kernels(arguments, status);
+    const struct kernels *kernels = choose_kernels(arguments, true, status);
     if (!kernels ||
         require(arguments->task_config, "task_config", "the measurement operator", status))
         return status->code;

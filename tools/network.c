@@ -143,7 +143,7 @@ static int open_pass(struct pass *pass, const struct arguments *arguments, struc
 {
     pass->quantize = !arguments->no_quantize;
     pass->threads = choose_threads(arguments);
-    pass->kernels = choose_kernels(arguments, status);
+    pass->kernels = choose_kernels(arguments, false, status);
     if (!pass->kernels || open_model(&pass->model, arguments, true, status))
         return status->code;
     int channels = pass->part == PART_ENCODER ? pass->model.config.autoencoder.in_channels : 0;

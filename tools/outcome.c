@@ -237,7 +237,7 @@ static void add_settings(cJSON *object, const struct session *session,
     cJSON_AddBoolToObject(json, "sigma_estimated", problem->sigma_estimated);
     add_text(json, "noise", session->arguments->noise);
     cJSON_AddNumberToObject(json, "threads", settings->threads);
-    cJSON_AddStringToObject(json, "device", "cpu");
+    cJSON_AddStringToObject(json, "device", settings->kernels->device ? "cuda" : "cpu");
     cJSON_AddStringToObject(json, "precision", "f32");
     cJSON_AddNumberToObject(json, "memory_limit_bytes", (double)settings->memory_limit_bytes);
     cJSON_AddBoolToObject(json, "use_ema", session->arguments->use_ema);

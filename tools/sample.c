@@ -81,7 +81,7 @@ int sample_command(const struct arguments *arguments, struct status *status)
 {
     struct model model = {0};
     size_t existing;
-    const struct kernels *kernels = choose_kernels(arguments, status);
+    const struct kernels *kernels = choose_kernels(arguments, false, status);
     if (!kernels ||
         require(arguments->save_dir, "save_dir", "the folder for the pictures", status) ||
         directory_make(arguments->save_dir, &existing, status))

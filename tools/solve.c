@@ -43,7 +43,7 @@ static int settings_from(struct resample_settings *settings, const struct argume
         settings->memory_limit_bytes = (size_t)arguments->memory_limit;
     settings->seed = choose_seed(arguments);
     settings->threads = choose_threads(arguments);
-    settings->kernels = choose_kernels(arguments, status);
+    settings->kernels = choose_kernels(arguments, false, status);
     return status->code;
 }
 

@@ -148,7 +148,7 @@ __global__ void end_iteration(device_loop *loop, long long limit, const float *w
 
 __global__ void test_exit(const int32_t *stop, device_loop *loop, cudaGraphConditionalHandle handle)
 {
-    if (*stop)
+    if (*stop && loop)
         loop->exited = 1;
     cudaGraphSetConditional(handle, !*stop);
 }
@@ -256,8 +256,6 @@ static bool record_exit_if(struct device *device, const int32_t *stop)
     int innermost = d->depth - 1;
     while (innermost > 0 && !d->levels[innermost].loop)
         innermost--;
-    if (!d->levels[innermost].loop)
-        return good(d, cudaErrorInvalidValue, "an exit outside a loop");
     if (!create_handle(d, &values.handle))
         return false;
     LAUNCH(test_exit, 1, 1, 0, d->levels[d->depth - 1].stream, stop, d->levels[innermost].loop,

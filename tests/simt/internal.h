@@ -26,6 +26,13 @@ static constexpr bool WATCHED = true;
 static constexpr size_t STACK_BYTES = 64 << 10;
 #endif
 
+/* Whether mma cuts its sums as the cards do. */
+#ifdef SIMT_WITHOUT_WATCH
+static constexpr bool ROUNDS_AS_CARDS = false;
+#else
+static constexpr bool ROUNDS_AS_CARDS = true;
+#endif
+
 /* A place in a kernel: the offset of an instruction in the program, or a number for a site. */
 typedef uint32_t place;
 place place_of(simt_site site);

@@ -56,7 +56,9 @@ static float cut_to_float(int64_t sum, int exponent)
         magnitude = excess > 63 ? 0 : magnitude >> excess;
         exponent += excess;
     }
-    float value = ldexpf(static_cast<float>(magnitude), exponent);
+    /* exact: 24 bits, and a double's exponents reach further than any float's */
+    double scale = __builtin_bit_cast(double, static_cast<uint64_t>(exponent + 1023) << 52);
+    float value = static_cast<float>(static_cast<double>(magnitude) * scale);
     return sum < 0 ? -value : value;
 }
 
@@ -114,6 +116,15 @@ static float add_block(const operand *a, const operand *b, int count, float accu
             sum += align(product, 20, fraction, largest - a[i].exponent - b[i].exponent);
     }
     return cut_to_float(sum, largest - fraction);
+}
+
+/* In double, rounded once: for whole solves, where the cards' own rounding would cost hours. */
+static float add_in_double(const operand *a, const operand *b, int count, float accumulator)
+{
+    double sum = accumulator;
+    for (int i = 0; i < count; i++)
+        sum += static_cast<double>(a[i].value) * b[i].value;
+    return static_cast<float>(sum);
 }
 
 /* ---- fragments ---- */
@@ -207,7 +218,9 @@ void run_mma(thread &any, mma_operands *const lanes[WARP])
         for (int i = 0; i < 4; i++) {
             int row = (number >> 2) + 8 * (i >> 1), column = 2 * (number & 3) + (i & 1);
             float sum = lanes[number]->accumulator[i];
-            for (int k = 0; k < shape.depth; k += block)
+            if (!ROUNDS_AS_CARDS)
+                sum = add_in_double(fragments.a[row], fragments.b[column], shape.depth, sum);
+            for (int k = 0; ROUNDS_AS_CARDS && k < shape.depth; k += block)
                 sum = add_block(&fragments.a[row][k], &fragments.b[column][k], block, sum, model);
             lanes[number]->accumulator[i] = sum;
         }
