@@ -145,8 +145,8 @@ def by_slice(rows, key):
 
 
 def print_table(rows):
-    print("| method | slices | solves | PSNR dB | SSIM | over FBP dB | over official-50 dB, same slices (least) | decoder passes: forward + VJP + JVP | encoder | UNet |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| method | slices | solves | PSNR dB | SSIM | over FBP dB | over official-50 dB, same slices (least) | decoder passes: forward + VJP + JVP | encoder | UNet | core seconds |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     official = by_slice([r for r in rows if r["method"] == "official-50"], "psnr_db")
     for method in METHODS:
         own = [r for r in rows if r["method"] == method]
@@ -160,7 +160,7 @@ def print_table(rows):
         average = lambda key: sum(r[key] for r in own) / len(own)
         print(f"| {method} | {len(psnr)} | {len(own)} | {mean:.2f} ± {error:.2f} | {average('ssim'):.3f} | {mean - sum(fbp.values()) / len(fbp):+.2f} | {paired}"
               f" | {average('decoder_evaluations'):.0f} + {average('decoder_vjps'):.0f} + {average('decoder_jvps'):.0f}"
-              f" | {average('encoder_evaluations'):.0f} | {average('unet_evaluations'):.0f} |")
+              f" | {average('encoder_evaluations'):.0f} | {average('unet_evaluations'):.0f} | {sum(r['seconds'] * r['threads'] for r in own) / len(own):.0f} |")
 
 
 def print_slices(rows):
@@ -177,9 +177,13 @@ def print_slices(rows):
 
 
 def draw(rows, path):
-    """Mean PSNR against decoder passes on the slices that every drawn method has."""
-    used = [m for m in METHODS if any(r["method"] == m for r in rows)]
-    common = set.intersection(*({r["slice"] for r in rows if r["method"] == m} for m in used))
+    """Mean PSNR against decoder passes on the slices that every drawn method has: those methods that
+    have been run on at least four."""
+    slices = {m: {r["slice"] for r in rows if r["method"] == m} for m in METHODS}
+    used = [m for m in METHODS if len(slices[m]) >= 4]
+    common = set.intersection(*(slices[m] for m in used)) if used else set()
+    if not common:
+        return
     points = []
     for method in used:
         own = [r for r in rows if r["method"] == method and r["slice"] in common]

@@ -15,8 +15,8 @@ struct cuda_backend {
 
 /* Whether there is a library to open, or the backend is linked in. */
 bool cuda_backend_present(void);
-/* card false: the kernels' table alone, to plan with. STATUS_BAD_INPUT and the reason where there is no
- * library or no card. */
+/* card false: the kernels' table alone, to plan with. STATUS_BAD_INPUT and the reason where there
+ * is no library or no card. */
 int cuda_backend_open(struct cuda_backend *backend, bool card, struct status *status);
 void cuda_backend_close(struct cuda_backend *backend);
 

@@ -1,10 +1,11 @@
-/* Where a program's memory lies when it is not the host's, and how its tapes are replayed there: the
- * interface between the runtime and a backend that may be a library opened at run time. A table of
- * kernels names its device (kernels.h).
+/* Where a program's memory lies when it is not the host's, and how its tapes are replayed there:
+ * the interface between the runtime and a backend that may be a library opened at run time. A table
+ * of kernels names its device (kernels.h).
  *
  * Everything is ordered on one stream. A recording turns what is launched on stream() into a graph;
  * loops are part of it, so that a whole run of iterations needs no word from the host. Functions
- * answer false or NULL where they failed; error() then says why, once. One host thread at a time. */
+ * answer false or NULL where they failed; error() then says why, once. One host thread at a time.
+ */
 #ifndef RUNTIME_DEVICE_H
 #define RUNTIME_DEVICE_H
 
@@ -43,8 +44,8 @@ struct device {
      * after each of them *watched (may be NULL) is shown to the host. */
     bool (*record_while)(struct device *device, struct device_loop *loop, int64_t limit,
                          const float *watched);
-    /* The rest of the innermost loop's body runs only where *stop is 0; else the loop ends. Outside a
-     * loop, the rest of the tape. */
+    /* The rest of the innermost loop's body runs only where *stop is 0; else the loop ends. Outside
+     * a loop, the rest of the tape. */
     bool (*record_exit_if)(struct device *device, const int32_t *stop);
     bool (*record_end_while)(struct device *device);
     /* NULL where anything since record_begin failed. */
@@ -55,7 +56,8 @@ struct device {
     /* True when all has run, or failed. Never waits. */
     bool (*finished)(struct device *device);
     struct device_progress (*progress)(struct device *device);
-    void (*cancel)(struct device *device); /* ends the running graph's loops after their iteration */
+    void (*cancel)(
+        struct device *device); /* ends the running graph's loops after their iteration */
 
     /* What went wrong since the last call, or NULL. */
     const char *(*error)(struct device *device);

@@ -21,7 +21,8 @@ static bool record_loop(const struct tape *tape, int n, unsigned char *base)
     const struct node *node = &tape->plan.nodes[n];
     const struct program *program = tape->program;
     struct device *device = program->kernels->device;
-    return device->record_while(device, loop_data(program, node), node->limit, watched_data(program)) &&
+    return device->record_while(device, loop_data(program, node), node->limit,
+                                watched_data(program)) &&
            record_tape(node->body, loop_base(tape, n, base)) && device->record_end_while(device);
 }
 
@@ -49,8 +50,8 @@ int graph_record(struct tape *tape, struct status *status)
 {
     const struct program *program = tape->program;
     struct device *device = program->kernels->device;
-    bool recorded = device->record_begin(device) &&
-                    record_tape(tape, program->arena + program->pinned_bytes);
+    bool recorded =
+        device->record_begin(device) && record_tape(tape, program->arena + program->pinned_bytes);
     tape->graph = device->record_end(device);
     if (recorded && tape->graph)
         return status->code;

@@ -1,6 +1,7 @@
 /* A network's weight as the runtime sees it: a name, a shape, a way to read its values, and the
- * forms into which it has been packed for the kernels, on the host and on a device, each made once and
- * shared by every tape. The file behind `read` may be dropped from memory once everything is packed. */
+ * forms into which it has been packed for the kernels, on the host and on a device, each made once
+ * and shared by every tape. The file behind `read` may be dropped from memory once everything is
+ * packed. */
 #ifndef RUNTIME_PARAMETER_H
 #define RUNTIME_PARAMETER_H
 

@@ -367,7 +367,8 @@ static const void *read_slot(const struct program *program, int slot)
     struct device *device = program->kernels->device;
     if (!device)
         return slot_data(program, slot);
-    if (!device->read(device, program->staging, slot_data(program, slot), program->slots[slot].bytes))
+    if (!device->read(device, program->staging, slot_data(program, slot),
+                      program->slots[slot].bytes))
         memset(program->staging, 0xff, program->slots[slot].bytes); /* not a number */
     return program->staging;
 }

@@ -1,5 +1,5 @@
-/* The CUDA device behind the runtime on the emulator's fake run-time: loops, exits and their counts as
- * on the CPU, by graphs and from the host; what a host that looks on sees, stops and is told. */
+/* The CUDA device behind the runtime on the emulator's fake run-time: loops, exits and their counts
+ * as on the CPU, by graphs and from the host; what a host that looks on sees, stops and is told. */
 #include "runtime/backend.h"
 #include "runtime/device.h"
 #include "runtime/program.h"
@@ -319,11 +319,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_counts),    cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_alone),
-        cmocka_unit_test(test_progress),  cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_cancelled), cmocka_unit_test(test_explained),
-        cmocka_unit_test(test_no_card),   cmocka_unit_test(test_no_memory),
-        cmocka_unit_test(test_host_is_not_asked),
+        cmocka_unit_test(test_alone),     cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_stop),      cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_explained), cmocka_unit_test(test_no_card),
+        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_host_is_not_asked),
     };
     return cmocka_run_group_tests_name("cuda_device", tests, NULL, NULL);
 }

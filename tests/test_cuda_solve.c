@@ -64,8 +64,7 @@ static float *take_measurement(const struct problem *problem)
 }
 
 static struct resample_result solve(const char *task, const struct resample_settings *settings,
-                                    const struct resample_observer *observer,
-                                    struct status *status)
+                                    const struct resample_observer *observer, struct status *status)
 {
     struct problem problem;
     struct resample_result result = {0};
@@ -115,13 +114,13 @@ static void compare(enum resample_preset preset)
     struct resample_result cuda = solve(task, &settings, NULL, &status);
     assert_status_ok(&status);
     const struct simt_calls *calls = simt_host_calls();
-    print_message("%lld iterations; allocations %llu, copies %llu, waits %llu; in loops %llu, %llu, "
-                  "%llu\n",
-                  (long long)cuda.iterations, (unsigned long long)calls->allocations,
-                  (unsigned long long)calls->copies, (unsigned long long)calls->synchronisations,
-                  (unsigned long long)calls->in_loops.allocations,
-                  (unsigned long long)calls->in_loops.copies,
-                  (unsigned long long)calls->in_loops.synchronisations);
+    print_message(
+        "%lld iterations; allocations %llu, copies %llu, waits %llu; in loops %llu, %llu, "
+        "%llu\n",
+        (long long)cuda.iterations, (unsigned long long)calls->allocations,
+        (unsigned long long)calls->copies, (unsigned long long)calls->synchronisations,
+        (unsigned long long)calls->in_loops.allocations, (unsigned long long)calls->in_loops.copies,
+        (unsigned long long)calls->in_loops.synchronisations);
     assert_int_equal(simt_errors()->count, 0);
     assert_int_equal(calls->allocations, 0);
     assert_int_equal(calls->launches, 0);

@@ -1,7 +1,7 @@
-/* A CUDA card as the runtime's device (runtime/device.h): memory, one stream, and graphs whose loops
- * are conditional nodes, so that an inner optimisation runs without a word from the host. A recording
- * captures the stream; each loop's body, and each rest of a body after an exit test, is captured from
- * a stream of its own into the body of a WHILE or IF node. */
+/* A CUDA card as the runtime's device (runtime/device.h): memory, one stream, and graphs whose
+ * loops are conditional nodes, so that an inner optimisation runs without a word from the host. A
+ * recording captures the stream; each loop's body, and each rest of a body after an exit test, is
+ * captured from a stream of its own into the body of a WHILE or IF node. */
 #include "runtime/cuda/cuda_device.h"
 
 #include "kernels/cuda/launch.cuh"
@@ -142,8 +142,7 @@ __global__ void end_iteration(device_loop *loop, long long limit, const float *w
     page->progress.watched = watched ? *watched : 0;
     __threadfence_system();
     page->progress.iterations = loop->iterations;
-    cudaGraphSetConditional(handle,
-                            loop->iterations < limit && !loop->exited && !page->cancelled);
+    cudaGraphSetConditional(handle, loop->iterations < limit && !loop->exited && !page->cancelled);
 }
 
 __global__ void test_exit(const int32_t *stop, device_loop *loop, cudaGraphConditionalHandle handle)
@@ -172,8 +171,8 @@ static bool begin_level(cuda_device *d, cudaGraph_t body, const level &values)
     cudaStream_t own = level.stream;
     level = values;
     level.stream = own;
-    if (!good(d, cudaStreamBeginCaptureToGraph(own, body, NULL, NULL, 0,
-                                               cudaStreamCaptureModeRelaxed),
+    if (!good(d,
+              cudaStreamBeginCaptureToGraph(own, body, NULL, NULL, 0, cudaStreamCaptureModeRelaxed),
               "recording a loop"))
         return false;
     d->depth++;
@@ -218,8 +217,9 @@ static bool enter(cuda_device *d, cudaGraphConditionalNodeType type, const level
     return capture_state(d, &graph, &last, &count) &&
            good(d, cudaGraphAddNode(&node, graph, last, NULL, count, &parameters),
                 "recording a conditional node") &&
-           good(d, cudaStreamUpdateCaptureDependencies(stream, &node, NULL, 1,
-                                                       cudaStreamSetCaptureDependencies),
+           good(d,
+                cudaStreamUpdateCaptureDependencies(stream, &node, NULL, 1,
+                                                    cudaStreamSetCaptureDependencies),
                 "recording a conditional node") &&
            begin_level(d, parameters.conditional.phGraph_out[0], values);
 }
@@ -278,7 +278,8 @@ static bool record_end_while(struct device *device)
 static device_graph *instantiate(cuda_device *d, cudaGraph_t graph)
 {
     device_graph *result = static_cast<device_graph *>(calloc(1, sizeof *result));
-    if (!result || !good(d, cudaGraphInstantiate(&result->executable, graph, 0), "making a graph")) {
+    if (!result ||
+        !good(d, cudaGraphInstantiate(&result->executable, graph, 0), "making a graph")) {
         free(result);
         return NULL;
     }

@@ -1,7 +1,7 @@
 /* Streams and graphs. What is put on a stream runs later: a step at each query, all of it at a
- * synchronisation, so that whoever forgets to wait sees old values. A captured stream makes nodes of
- * a graph; conditional nodes run their bodies as their handles say. Graphs are chains here: a node
- * that does not depend on the one before it is refused. */
+ * synchronisation, so that whoever forgets to wait sees old values. A captured stream makes nodes
+ * of a graph; conditional nodes run their bodies as their handles say. Graphs are chains here: a
+ * node that does not depend on the one before it is refused. */
 #include "tests/simt/internal.h"
 #include "tests/simt/simt.h"
 
@@ -325,7 +325,8 @@ static void mark_loops(simt_graph &graph, const simt_graph &body)
 }
 
 cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cudaGraphNode_t *last,
-                             const cudaGraphEdgeData *, size_t count, cudaGraphNodeParams *parameters)
+                             const cudaGraphEdgeData *, size_t count,
+                             cudaGraphNodeParams *parameters)
 {
     cudaConditionalNodeParams &c = parameters->conditional;
     if (parameters->type != cudaGraphNodeTypeConditional || c.size != 1 ||
