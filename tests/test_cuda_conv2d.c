@@ -327,10 +327,11 @@ static void upsampled_taps_are_merged(void **state)
     (void)state;
     const struct conv2d_attributes upsampled = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN};
     const struct conv2d_attributes plain = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
-    const int64_t x[] = {1, 8, 8, 32}, y[] = {1, 16, 16, 32};
+    const int64_t x[] = {1, 64, 64, 32}, y[] = {1, 128, 128, 32}, small[] = {1, 64, 64, 32};
     for (int backward = 0; backward < 2; backward++) {
         assert_int_equal(cuda_conv2d_form(&upsampled, x, y, backward), WEIGHT_TAPS_MERGED);
-        assert_int_equal(cuda_conv2d_form(&plain, x, x, backward), WEIGHT_TAPS);
+        assert_int_equal(cuda_conv2d_form(&upsampled, x, small, backward), WEIGHT_TAPS);
+        assert_int_equal(cuda_conv2d_form(&plain, y, y, backward), WEIGHT_TAPS);
     }
 }
 
