@@ -63,7 +63,7 @@ TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
 
-.PHONY: all cuda test asan bench help clean tests format cuda-report
+.PHONY: all cuda card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: $(if $(wildcard $(BUILD)/libresample-cuda.so),$(BUILD)/libresample-cuda.so,make cuda)"
@@ -148,6 +148,15 @@ $(BUILD)/%.cuda.o: %.cu
 $(BUILD)/%.pic.o: %.c
 	@mkdir -p $(@D) && echo "  CC  $@"
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
+# The same tests on a real card, whose run-time takes the emulator's place.
+CARD_TESTS := $(patsubst $(BUILD)/tests/%,$(BUILD)/card/%,$(CUDA_TESTS) $(CUDA_SOLVE))
+card-tests: $(CARD_TESTS)
+$(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) \
+               $(BUILD)/tests/simt/card.cuda.o $(BUILD)/kernels/cuda/table.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) -lcmocka -o $@
+gpu-check:
+	sh tools/gpu_check.sh
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills
 cuda-report:
 	$(QUIET)sh tests/check_cuda_code.sh -v
@@ -169,6 +178,7 @@ help:
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
 	@echo "make cuda     the CUDA backend, build/libresample-cuda.so (needs nvcc; CUDA_ARCHITECTURES='80 90' for fewer)"
+	@echo "make gpu-check    on a machine with a card: every CUDA test on it, and a solve beside the CPU's"
 	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"
