@@ -118,15 +118,6 @@ static float add_block(const operand *a, const operand *b, int count, float accu
     return cut_to_float(sum, largest - fraction);
 }
 
-/* In double, rounded once: for whole solves, where the cards' own rounding would cost hours. */
-static float add_in_double(const operand *a, const operand *b, int count, float accumulator)
-{
-    double sum = accumulator;
-    for (int i = 0; i < count; i++)
-        sum += static_cast<double>(a[i].value) * b[i].value;
-    return static_cast<float>(sum);
-}
-
 /* ---- fragments ---- */
 struct shape {
     int depth;
@@ -204,10 +195,41 @@ static void gather_halves(mma_operands *const lanes[WARP], const shape &shape, f
     }
 }
 
+/* tf32 with sums in double, rounded once: for whole solves, where the cards' own rounding would cost
+ * minutes. */
+static void run_tf32_in_double(mma_operands *const lanes[WARP], int depth)
+{
+    float a[ROWS][MAX_DEPTH], b[MAX_DEPTH][COLUMNS];
+    double sums[ROWS][COLUMNS];
+    for (unsigned number = 0; number < WARP; number++) {
+        int group = number >> 2, member = number & 3;
+        const mma_operands &operands = *lanes[number];
+        for (int i = 0; i < depth / 2; i++)
+            a[group + 8 * (i & 1)][member + 4 * (i >> 1)] =
+                __builtin_bit_cast(float, operands.a[i]);
+        for (int i = 0; i < depth / 4; i++)
+            b[member + 4 * i][group] = __builtin_bit_cast(float, operands.b[i]);
+        for (int i = 0; i < 4; i++)
+            sums[group + 8 * (i >> 1)][2 * member + (i & 1)] = operands.accumulator[i];
+    }
+    for (int row = 0; row < ROWS; row++)
+        for (int k = 0; k < depth; k++)
+            for (int column = 0; column < COLUMNS; column++)
+                sums[row][column] += static_cast<double>(a[row][k]) * b[k][column];
+    for (unsigned number = 0; number < WARP; number++)
+        for (int i = 0; i < 4; i++)
+            lanes[number]->accumulator[i] = static_cast<float>(
+                sums[(number >> 2) + 8 * (i >> 1)][2 * (number & 3) + (i & 1)]);
+}
+
 void run_mma(thread &any, mma_operands *const lanes[WARP])
 {
     static fragments fragments;
     shape shape = shape_of(lanes[0]->shape);
+    if (!ROUNDS_AS_CARDS && shape.is_tf32) {
+        run_tf32_in_double(lanes, shape.depth);
+        return;
+    }
     if (shape.is_tf32)
         gather_tf32(any, lanes, shape.depth, fragments);
     else
@@ -218,9 +240,7 @@ void run_mma(thread &any, mma_operands *const lanes[WARP])
         for (int i = 0; i < 4; i++) {
             int row = (number >> 2) + 8 * (i >> 1), column = 2 * (number & 3) + (i & 1);
             float sum = lanes[number]->accumulator[i];
-            if (!ROUNDS_AS_CARDS)
-                sum = add_in_double(fragments.a[row], fragments.b[column], shape.depth, sum);
-            for (int k = 0; ROUNDS_AS_CARDS && k < shape.depth; k += block)
+            for (int k = 0; k < shape.depth; k += block)
                 sum = add_block(&fragments.a[row][k], &fragments.b[column][k], block, sum, model);
             lanes[number]->accumulator[i] = sum;
         }
