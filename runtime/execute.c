@@ -72,12 +72,13 @@ unsigned char *loop_base(const struct tape *tape, int n, unsigned char *base)
     return block < 0 ? base : base + tape->plan.blocks[block].offset;
 }
 
-int device_failed(const struct program *program, struct status *status)
+int device_status(const struct program *program, struct status *status)
 {
     struct device *device = program->kernels->device;
-    const char *error = device->error(device);
-    return status_set(status, STATUS_FAILURE, "%s: %s", device->name,
-                      error ? error : "an operation failed");
+    const char *error = device ? device->error(device) : NULL;
+    if (error && status_ok(status))
+        status_set(status, STATUS_FAILURE, "%s: %s", device->name, error);
+    return status->code;
 }
 
 static double now_seconds(void)
@@ -262,16 +263,6 @@ static int start(const struct run *run, struct tape *tape)
     if (!device)
         flush_denormals(run->program, false);
     return run->status->code;
-}
-
-/* What became of the device's work up to here. */
-static int device_status(const struct program *program, struct status *status)
-{
-    struct device *device = program->kernels->device;
-    const char *error = device ? device->error(device) : NULL;
-    if (error && status_ok(status))
-        status_set(status, STATUS_FAILURE, "%s: %s", device->name, error);
-    return status->code;
 }
 
 int program_run(struct program *program, struct tape *tape, const struct program_hooks *hooks,

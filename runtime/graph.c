@@ -55,9 +55,10 @@ int graph_record(struct tape *tape, struct status *status)
     tape->graph = device->record_end(device);
     if (recorded && tape->graph)
         return status->code;
-    struct status failure = {0};
-    device_failed(program, &failure);
-    return status_set(status, failure.code, "recording %s: %s", tape->name, failure.message);
+    if (device_status(program, status) == STATUS_OK)
+        status_set(status, STATUS_FAILURE, "out of memory");
+    status_prefix(status, "recording %s", tape->name);
+    return status->code;
 }
 
 static void nap(void)
@@ -118,10 +119,8 @@ int graph_run(struct tape *tape, const struct program_hooks *hooks, struct statu
         return status_set(status, STATUS_INTERRUPTED, "interrupted");
     if (!tape->graph && graph_record(tape, status) != STATUS_OK)
         return status->code;
-    if (!device->launch(device, tape->graph))
-        return device_failed(program, status);
-    if (!has_loop(tape))
-        return status->code;
+    if (!device->launch(device, tape->graph) || !has_loop(tape))
+        return device_status(program, status);
     if (hooks)
         watch(program, hooks, status);
     read_iterations(tape);

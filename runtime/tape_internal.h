@@ -145,8 +145,8 @@ unsigned char *loop_base(const struct tape *tape, int n, unsigned char *base);
  * the hooks how its loops go on. */
 int graph_record(struct tape *tape, struct status *status);
 int graph_run(struct tape *tape, const struct program_hooks *hooks, struct status *status);
-/* What the device said, as this status. */
-int device_failed(const struct program *program, struct status *status);
+/* What became of the device's work so far; nothing where there is no device. */
+int device_status(const struct program *program, struct status *status);
 
 /* Plans one tape into tape->plan; segments > 1 recomputes. */
 int plan_tape(struct tape *tape, int segments, struct status *status);

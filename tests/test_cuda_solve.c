@@ -64,18 +64,17 @@ static float *take_measurement(const struct problem *problem)
     return measurement;
 }
 
-static struct resample_result solve(const char *task, const struct resample_settings *settings,
-                                    const struct resample_observer *observer, struct status *status)
+static struct resample_result solve(const struct resample_settings *settings, struct status *status)
 {
     struct problem problem;
     struct resample_result result = {0};
-    problem_open(&problem, "tests/data/tiny", task, 1, SIZE);
+    problem_open(&problem, "tests/data/tiny", "tests/data/steps/gaussian_deblur.yaml", 1, SIZE);
     struct resample_solver *solver =
         resample_create(&problem.model, &problem.forward_operator, settings, true, status);
     assert_status_ok(status);
     float *measurement = take_measurement(&problem);
     simt_forget_calls();
-    resample_run(solver, measurement, observer, &result, status);
+    resample_run(solver, measurement, NULL, &result, status);
     free(measurement);
     resample_free(solver);
     problem_close(&problem);
@@ -123,14 +122,13 @@ static void check_calls(const struct resample_result *result)
 
 static void compare(enum resample_preset preset)
 {
-    const char *task = "tests/data/steps/gaussian_deblur.yaml";
     struct status status = {0};
     struct resample_settings settings = micro_settings(preset);
-    struct resample_result cpu = solve(task, &settings, NULL, &status);
+    struct resample_result cpu = solve(&settings, &status);
     assert_status_ok(&status);
     struct cuda_backend backend = open_backend();
     settings.kernels = &backend.kernels;
-    struct resample_result cuda = solve(task, &settings, NULL, &status);
+    struct resample_result cuda = solve(&settings, &status);
     assert_status_ok(&status);
     assert_int_equal(simt_errors()->count, 0);
     if (simt_host_calls())

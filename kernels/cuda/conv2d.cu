@@ -12,15 +12,16 @@ static int weight_pitch(int64_t inputs)
     return ceil_divide((int)inputs, SECTOR_FLOATS) * SECTOR_FLOATS;
 }
 
-/* Merged taps are fewer products but 16/9 of the weight's bytes: worth it in a decoder, whose pixels
- * are many, and not in a UNet, whose weights are (41 MB of LDM-VQ4's). */
+/* Merged taps are fewer products but 16/9 of the weight's bytes: worth it in a decoder, whose
+ * pixels are many, and not in a UNet, whose weights are (41 MB of LDM-VQ4's). */
 enum { MANY_PIXELS = 64 * 64 };
 
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *a, const int64_t *,
                                   const int64_t *y, bool)
 {
-    bool merged = y[1] * y[2] > MANY_PIXELS && a->upsample == 2 && a->stride == 1 && a->kernel_height == 3 &&
-                  a->kernel_width == 3 && a->pad_top == 1 && a->pad_left == 1;
+    bool merged = y[1] * y[2] > MANY_PIXELS && a->upsample == 2 && a->stride == 1 &&
+                  a->kernel_height == 3 && a->kernel_width == 3 && a->pad_top == 1 &&
+                  a->pad_left == 1;
     return merged ? WEIGHT_TAPS_MERGED : WEIGHT_TAPS;
 }
 

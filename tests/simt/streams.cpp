@@ -14,7 +14,6 @@
 
 struct simt_graph {
     std::deque<simt_graph_node> nodes;
-    bool loops = false; /* a WHILE node is somewhere in it */
     std::vector<cudaGraphConditionalHandle> handles;
     std::vector<std::unique_ptr<simt_graph>> bodies;
 };
@@ -63,18 +62,26 @@ struct simt_stream {
     std::vector<frame> frames; /* of the graph at the queue's head */
     bool started = false;
     simt_graph *captured = nullptr;
-    bool own = false; /* the capture made the graph itself */
     const simt_graph_node *last[1] = {};
     bool broken = false;
 };
 
 static std::vector<simt_stream *> streams;
 
+/* Whether a WHILE node is somewhere in it. */
+static bool has_loop(const simt_graph &graph)
+{
+    for (const simt_graph_node &node : graph.nodes)
+        if (node.body && (node.type == cudaGraphCondTypeWhile || has_loop(*node.body)))
+            return true;
+    return false;
+}
+
 static bool loop_under_way(void)
 {
     for (const simt_stream *stream : streams)
         for (const operation &operation : stream->queue)
-            if (operation.graph && operation.graph->loops)
+            if (operation.graph && has_loop(*operation.graph))
                 return true;
     return false;
 }
@@ -240,12 +247,11 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 
 /* ---- capture ---- */
 
-static cudaError_t begin(cudaStream_t stream, simt_graph *graph, bool own)
+static cudaError_t begin(cudaStream_t stream, simt_graph *graph)
 {
     if (!stream || stream->captured)
         return cudaErrorStreamCaptureUnsupported;
     stream->captured = graph;
-    stream->own = own;
     stream->broken = false;
     stream->last[0] = nullptr;
     return cudaSuccess;
@@ -254,7 +260,7 @@ static cudaError_t begin(cudaStream_t stream, simt_graph *graph, bool own)
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode)
 {
     auto graph = std::make_shared<simt_graph>();
-    cudaError_t code = begin(stream, graph.get(), true);
+    cudaError_t code = begin(stream, graph.get());
     if (code == cudaSuccess)
         graphs.push_back(std::move(graph));
     return code;
@@ -266,7 +272,7 @@ cudaError_t cudaStreamBeginCaptureToGraph(cudaStream_t stream, cudaGraph_t graph
 {
     if (dependencies)
         return cudaErrorInvalidValue;
-    return begin(stream, graph, false);
+    return begin(stream, graph);
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph)
@@ -316,14 +322,6 @@ void cudaGraphSetConditional(cudaGraphConditionalHandle h, unsigned value)
     handles[h].value = value;
 }
 
-static void mark_loops(simt_graph &graph, const simt_graph &body)
-{
-    for (const auto &own : graph.bodies) {
-        mark_loops(*own, body);
-        graph.loops |= own->loops || own.get() == &body;
-    }
-}
-
 cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cudaGraphNode_t *last,
                              const cudaGraphEdgeData *, size_t count,
                              cudaGraphNodeParams *parameters)
@@ -339,11 +337,6 @@ cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cud
     graph->nodes.push_back({nullptr, c.handle, c.type, body});
     *node = &graph->nodes.back();
     c.phGraph_out = &graph->nodes.back().body;
-    for (const auto &root : graphs)
-        if (c.type == cudaGraphCondTypeWhile) {
-            root->loops |= root.get() == graph;
-            mark_loops(*root, *body);
-        }
     return cudaSuccess;
 }
 
