@@ -1,7 +1,9 @@
 /* The engine's side of the comparison with PyTorch (bench/compare.py): opens a model, then runs one
- * replay per line of standard input ("decoder", "encoder", "unet", "inner", "jvp") and answers with
- * its milliseconds. "profile NAME" prints seconds per operation of three more replays to standard
- * error, "memory" answers with the process's peak resident bytes and the plan's bytes so far.
+ * replay per line of standard input and answers with its milliseconds: "decoder", "encoder", "unet"
+ * forward, "unet_gradient" with the gradient for its input, "inner" (record_inner below),
+ * "inner_least" in the least memory that recomputation reaches, "jvp". "profile NAME" prints
+ * seconds per operation of three more replays to standard error, "memory" answers with the
+ * process's peak resident bytes and the plan's bytes so far.
  *
  *     build/bench/engine CONFIG.yaml WEIGHTS.safetensors THREADS */
 #include "model/model.h"
@@ -12,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { JOB_COUNT = 5 };
+enum { JOB_COUNT = 7 };
 
 struct job {
     const char *name;
@@ -58,7 +60,7 @@ static int add_state(struct program *program, const char *name, int64_t h, int64
     return program_state(program, name, TYPE_F32, shape);
 }
 
-static void record_network(struct job *job, struct model *model, int slots[2], int *count)
+static void record_network(struct job *job, struct model *model, int slots[3], int *count)
 {
     const struct autoencoder_config *ae = &model->config.autoencoder;
     int64_t size = ae->resolution, latent = size / model_latent_factor(model);
@@ -78,13 +80,19 @@ static void record_network(struct job *job, struct model *model, int slots[2], i
         *count = 2;
         y = unet_record(tape, model, tape_state(tape, slots[0]), tape_state(tape, slots[1]));
     }
+    if (strcmp(job->name, "unet_gradient") == 0) {
+        slots[2] = add_state(program, "u", latent, latent, model->config.unet.out_channels);
+        *count = 3;
+        y = tape_gradient(tape, tape_mean_squared_error(tape, y, tape_state(tape, slots[2])),
+                          tape_state(tape, slots[0]));
+    }
     const int64_t *s = tape_shape(tape, y);
     tape_assign(tape, tape_state(tape, add_state(program, "y", s[1], s[2], s[3])), y);
 }
 
 /* quantise, decode, mean squared error, backward to z; then AdamW, or the picture's change along
  * the gradient and its size (an exact step length's needs) */
-static void record_inner(struct job *job, struct model *model, int slots[2], int *count)
+static void record_inner(struct job *job, struct model *model, int slots[3], int *count)
 {
     const struct autoencoder_config *ae = &model->config.autoencoder;
     int64_t size = ae->resolution, latent = size / model_latent_factor(model);
@@ -111,19 +119,31 @@ static void record_inner(struct job *job, struct model *model, int slots[2], int
     tape_adam_step(tape, z, gradient, m, v, step, 5e-3, 0.01);
 }
 
+/* A plan for one byte fails with the least one there is. */
+static size_t least_bytes(struct program *program)
+{
+    struct status too_little = {0};
+    struct memory_report report;
+    program_plan(program, 1, &too_little);
+    program_memory(program, &report);
+    return report.total_bytes;
+}
+
 static int prepare(struct bench *bench, struct job *job, struct status *status)
 {
-    int slots[2], count = 0;
+    int slots[3], count = 0;
     struct memory_report report;
     job->program = program_create(bench->kernels, TYPE_F32, bench->threads);
     if (!job->program)
         return status_set(status, STATUS_FAILURE, "out of memory");
     job->tape = program_tape(job->program, job->name);
-    if (strcmp(job->name, "inner") == 0 || strcmp(job->name, "jvp") == 0)
+    bool least = strcmp(job->name, "inner_least") == 0;
+    if (least || strcmp(job->name, "inner") == 0 || strcmp(job->name, "jvp") == 0)
         record_inner(job, &bench->model, slots, &count);
     else
         record_network(job, &bench->model, slots, &count);
-    if (program_plan(job->program, 0, status) || program_prepare(job->program, status))
+    size_t limit_bytes = least ? least_bytes(job->program) : 0;
+    if (program_plan(job->program, limit_bytes, status) || program_prepare(job->program, status))
         return status->code;
     program_memory(job->program, &report);
     job->plan_bytes = report.total_bytes;
@@ -186,7 +206,9 @@ int main(int argc, char **argv)
     struct bench bench = {.jobs = {{.name = "decoder"},
                                    {.name = "encoder"},
                                    {.name = "unet"},
+                                   {.name = "unet_gradient"},
                                    {.name = "inner"},
+                                   {.name = "inner_least"},
                                    {.name = "jvp"}}};
     struct status status = {0};
     char line[64];

@@ -78,6 +78,11 @@ class Jobs:
         with torch.no_grad():
             return self.unet_network(self.x, torch.tensor([250]))
 
+    def unet_gradient(self):
+        x = self.x.clone().requires_grad_()
+        torch.nn.functional.mse_loss(self.unet_network(x, torch.tensor([250])), self.z).backward()
+        return x.grad
+
     def inner(self):
         """quantise, decode, mean squared error, backward to z, AdamW"""
         if self.optimizer is None:

@@ -121,6 +121,7 @@ enum weight_form {
     WEIGHT_DIRECT,           /* packed for the direct convolution */
     WEIGHT_DIRECT_BACKWARD,  /* packed for its backward-data */
     WEIGHT_WINOGRAD,         /* F(4x4,3x3), forward and backward-data alike */
+    WEIGHT_UPSAMPLE,         /* 25 products for 4x4 outputs of an upsampling 3x3 one, likewise */
     WEIGHT_TAPS,             /* [tap][output][input], for the tensor cores, both directions alike */
     WEIGHT_TAPS_MERGED,      /* the same where upsampled 3x3 taps meet one pixel: 4x4 sums of taps */
     WEIGHT_FORM_COUNT

@@ -16,14 +16,19 @@ enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const 
     int64_t tiles = y[0] * ceil_divide(y[1], 4) * ceil_divide(y[2], 4);
     if (same && tiles >= WINOGRAD_LEAST_TILES && x[3] >= WINOGRAD_LEAST_CHANNELS &&
         y[3] >= WINOGRAD_LEAST_CHANNELS)
-        return WEIGHT_WINOGRAD;
+        return a->upsample == 2 ? WEIGHT_UPSAMPLE : WEIGHT_WINOGRAD;
     return backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT;
+}
+
+static bool is_winograd(enum weight_form form)
+{
+    return form == WEIGHT_WINOGRAD || form == WEIGHT_UPSAMPLE;
 }
 
 size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4])
 {
-    if (form == WEIGHT_WINOGRAD)
-        return ISA_NAME(conv2d_winograd_bytes)(shape);
+    if (is_winograd(form))
+        return ISA_NAME(conv2d_winograd_bytes)(shape, form);
     if (form == WEIGHT_PLAIN)
         return (size_t)(shape[0] * shape[1] * shape[2] * shape[3]) * sizeof(float);
     return ISA_NAME(conv2d_direct_bytes)(shape, form == WEIGHT_DIRECT_BACKWARD);
@@ -32,15 +37,15 @@ size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4])
 void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4], const float *oihw,
                            void *packed, int threads)
 {
-    if (form == WEIGHT_WINOGRAD)
-        ISA_NAME(conv2d_winograd_pack)(shape, oihw, packed, threads);
+    if (is_winograd(form))
+        ISA_NAME(conv2d_winograd_pack)(shape, form, oihw, packed, threads);
     else
         ISA_NAME(conv2d_direct_pack)(shape, oihw, form == WEIGHT_DIRECT_BACKWARD, packed, threads);
 }
 
 static void convolve(const struct kernel_call *call, bool backward)
 {
-    if (call->attributes->conv2d.form == WEIGHT_WINOGRAD)
+    if (is_winograd(call->attributes->conv2d.form))
         ISA_NAME(conv2d_winograd)(call, backward);
     else
         ISA_NAME(conv2d_direct)(call, backward);
@@ -48,7 +53,7 @@ static void convolve(const struct kernel_call *call, bool backward)
 
 static size_t workspace(const struct kernel_call *call, bool backward)
 {
-    return call->attributes->conv2d.form == WEIGHT_WINOGRAD
+    return is_winograd(call->attributes->conv2d.form)
                ? ISA_NAME(conv2d_winograd_workspace)(call, backward)
                : ISA_NAME(conv2d_direct_workspace)(call, backward);
 }

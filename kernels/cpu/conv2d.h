@@ -1,10 +1,11 @@
 /* What the convolutions share (cpu-kernels.md sections 2 and 3): the register tile and the packed
- * forms of a weight {O,I,kh,kw}.
+ * forms of a weight {O,I,kh,kw}, panels of which are filled up with zeros:
  *
- * WEIGHT_DIRECT            [panel of outputs][tap][input][lane], panels of TILE_COLUMNS lanes, or
- * LANES where O fits into them WEIGHT_DIRECT_BACKWARD   the same with outputs and inputs exchanged
- * (taps in their own order) WEIGHT_WINOGRAD          [panel of outputs][36 positions][input][lane],
- * panels of TILE_COLUMNS A last panel is filled up with zeros.
+ * - WEIGHT_DIRECT: [panel of outputs][tap][input][lane], panels of TILE_COLUMNS lanes, or LANES
+ *   where O fits into them
+ * - WEIGHT_DIRECT_BACKWARD: the same with outputs and inputs exchanged (taps in their own order)
+ * - WEIGHT_WINOGRAD: [panel of outputs][36 positions][input][lane], panels of TILE_COLUMNS
+ * - WEIGHT_UPSAMPLE: the same with 25 positions
  *
  * The other operand, rows of pixels or of transformed tiles, lies in blocks of TILE_ROWS rows,
  * [channel/LINE][row][channel%LINE]: a block is one straight read, its rows are constants apart. */
@@ -20,8 +21,7 @@ enum { TILE_ROWS = 6 };
 #endif
 enum {
     TILE_COLUMNS = 2 * LANES,
-    LINE = 16,      /* floats of a cache line */
-    POSITIONS = 36, /* products of F(4x4, 3x3) */
+    LINE = 16, /* floats of a cache line */
     PAD_FLOATS = LINE
 };
 
@@ -135,8 +135,8 @@ void ISA_NAME(conv2d_direct_pack)(const int64_t shape[4], const float *oihw, boo
 
 void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward);
 size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool backward);
-size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4]);
-void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], const float *oihw, float *packed,
-                                    int threads);
+size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4], enum weight_form form);
+void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], enum weight_form form,
+                                    const float *oihw, float *packed, int threads);
 
 #endif

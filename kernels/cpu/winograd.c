@@ -1,26 +1,23 @@
-/* F(4x4, 3x3) on the points {0, +-sqrt2, +-1/sqrt2, infinity} (cpu-kernels.md section 1): input
- * tiles of 6x6 pixels at stride 4 are transformed to 36 positions, 36 matrix products over the
- * channels follow, and each 4x4 output tile is transformed back. Reversing a 3-tap filter only
- * permutes its transform on these points, so backward-data is the same convolution of the output's
- * gradient that reads the same packed weight at permuted positions, transposed block by block.
+/* Winograd convolutions by the schemes of winograd.h: windows of input pixels are transformed to
+ * planes, a matrix product over the channels follows for each position of a tile, and each tile of
+ * outputs is transformed back. Backward-data reads the same packed weight at permuted positions,
+ * transposed block by block.
  *
  * The tiles are worked on strip by strip. A thread keeps a strip to itself where its V and M fit
  * into the second-level cache, that is with few channels. Otherwise (1) units transform a block of
- * tiles for some channels into V[position][tile][channel], which stays in the third-level cache;
+ * tiles for some channels into V[plane][tile][channel], which stays in the third-level cache;
  * (2) units multiply a block of tiles by some panels of the weight into M[position][tile][lane] in
  * the second-level cache and store its output tiles. */
-#include "kernels/cpu/conv2d.h"
+#include "kernels/cpu/winograd.h"
 
 #include <omp.h>
 #include <string.h>
 
-#define SQRT2 1.41421356237309505f
-
 enum {
-    STRIP_TILES = 264,
-    INPUT_TILES = 12,    /* of an input unit: whole blocks of TILE_ROWS */
-    INPUT_CHANNELS = 64, /* of an input unit */
-    UNIT_PANELS = 2,     /* of an output unit */
+    STRIP_PLANES = 264 * 36, /* tiles of a strip times planes of V */
+    INPUT_TILES = 12,        /* of an input unit: whole blocks of TILE_ROWS */
+    INPUT_CHANNELS = 64,     /* of an input unit */
+    UNIT_PANELS = 2,         /* of an output unit */
     UNIT_COLUMNS = UNIT_PANELS * TILE_COLUMNS,
     LEAST_UNITS = 4, /* of output in a strip, if it has the tiles */
     /* V and M of a strip that a thread works on alone, and its least tiles: fewer would read the
@@ -36,13 +33,13 @@ enum {
 struct winograd {
     const float *x, *weight, *bias, *residual;
     float *y;
-    int64_t n, h, w, channels;  /* the convolution's own size, upsampled; its input channels */
-    int64_t outputs;            /* its output channels */
-    int64_t x_h, x_w, y_h, y_w; /* of the tensors in memory */
-    bool backward;              /* the weight is read transposed */
+    enum scheme scheme;
+    struct axis axis;
+    int positions, planes; /* of M and V: products and combinations along both axes */
+    int64_t n, x_h, x_w, y_h, y_w;
+    int64_t channels, outputs; /* of x and y */
+    bool backward;             /* the weight is read transposed */
     bool own_strips;
-    int input_shift;  /* 1: pixels are read from a picture half the size */
-    int output_shift; /* 1: sums of 2x2 outputs go to a picture half the size */
     int64_t tile_rows, tile_columns, tiles;
     int64_t strip_tiles, unit_tiles;
     int64_t v_plane, m_plane;   /* PAD_FLOATS more than needed, against strides of 4096 bytes */
@@ -72,7 +69,7 @@ static int64_t transposed_rows(const struct winograd *g)
 static void divide_transposition(struct winograd *g)
 {
     int64_t panel_floats = transposed_rows(g) * TILE_COLUMNS;
-    int64_t weight_floats = g->panels * POSITIONS * panel_floats;
+    int64_t weight_floats = g->panels * g->positions * panel_floats;
     int64_t unit = g->own_strips ? g->strip_tiles : TRANSPOSING_UNIT_TILES;
     if (g->tiles > 2 * unit && weight_floats * (int64_t)sizeof(float) <= TRANSPOSE_BYTES)
         g->transposed_floats = weight_floats;
@@ -82,12 +79,14 @@ static void divide_transposition(struct winograd *g)
 
 static void divide_work(struct winograd *g)
 {
-    int64_t channel_floats = ceil_divide(g->channels, LINE) * LINE + UNIT_COLUMNS;
-    int64_t own_tiles = OWN_BYTES / (POSITIONS * channel_floats * (int64_t)sizeof(float));
+    int64_t tile_floats =
+        g->planes * ceil_divide(g->channels, LINE) * LINE + g->positions * UNIT_COLUMNS;
+    int64_t own_tiles = OWN_BYTES / (tile_floats * (int64_t)sizeof(float));
+    int64_t strip_tiles = STRIP_PLANES / g->planes / INPUT_TILES * INPUT_TILES;
     int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
     g->own_strips = own_tiles >= OWN_LEAST_TILES && g->tiles >= LEAST_UNITS * OWN_LEAST_TILES;
     g->strip_tiles =
-        g->own_strips ? part_tiles(g->tiles, own_tiles, 1) : least(g->tiles, STRIP_TILES);
+        g->own_strips ? part_tiles(g->tiles, own_tiles, 1) : least(g->tiles, strip_tiles);
     if (g->backward)
         divide_transposition(g);
     int64_t most = g->panel_floats > 0 ? TRANSPOSING_UNIT_TILES : UNIT_TILES;
@@ -99,7 +98,7 @@ static void divide_work(struct winograd *g)
 static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
 {
     const int64_t *x = call->input[0].shape, *y = call->output[0].shape;
-    int upsample = call->attributes->conv2d.upsample;
+    bool upsample = call->attributes->conv2d.upsample == 2;
     memset(g, 0, sizeof *g);
     g->x = call->input[0].data;
     g->weight = call->input[1].data;
@@ -107,13 +106,15 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
     g->residual = backward ? NULL : call->input[3].data;
     g->y = call->output[0].data;
     g->backward = backward;
-    g->input_shift = !backward && upsample == 2;
-    g->output_shift = backward && upsample == 2;
+    g->scheme = !upsample ? SCHEME_SAME : backward ? SCHEME_UPSAMPLE_BACKWARD : SCHEME_UPSAMPLE;
+    g->axis = axis_of(g->scheme);
+    g->positions = g->axis.products * g->axis.products;
+    g->planes = g->axis.planes * g->axis.planes;
     g->n = x[0];
     g->x_h = x[1], g->x_w = x[2], g->y_h = y[1], g->y_w = y[2];
-    g->h = x[1] << g->input_shift, g->w = x[2] << g->input_shift;
     g->channels = x[3], g->outputs = y[3];
-    g->tile_rows = ceil_divide(g->h, 4), g->tile_columns = ceil_divide(g->w, 4);
+    g->tile_rows = ceil_divide(g->y_h + g->axis.before, g->axis.outputs);
+    g->tile_columns = ceil_divide(g->y_w + g->axis.before, g->axis.outputs);
     g->tiles = g->n * g->tile_rows * g->tile_columns;
     g->panels = ceil_divide(g->outputs, TILE_COLUMNS);
     g->zeros_floats = ceil_divide(g->channels, LINE) * LINE;
@@ -123,8 +124,8 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
                      block_floats(g->channels) +
                  PAD_FLOATS;
     g->m_plane = g->unit_tiles * UNIT_COLUMNS + PAD_FLOATS;
-    g->v_floats = POSITIONS * g->v_plane;
-    g->m_floats = POSITIONS * g->m_plane;
+    g->v_floats = g->planes * g->v_plane;
+    g->m_floats = g->positions * g->m_plane;
 }
 
 size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool backward)
@@ -137,77 +138,70 @@ size_t ISA_NAME(conv2d_winograd_workspace)(const struct kernel_call *call, bool 
            sizeof(float);
 }
 
-/* One line of B^T: d[0..5] (step apart) to t[0..5] (out_step apart). */
-ALWAYS_INLINE void transform_input(const vector_f32 *d, int step, vector_f32 *t, int out_step)
-{
-    vector_f32 d0 = d[0], d1 = d[step], d2 = d[2 * step];
-    vector_f32 d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-    vector_f32 e = d4 - 0.5f * d2, o = SQRT2 * (d3 - 0.5f * d1);
-    vector_f32 f = 2.0f * d2 - d4, p = SQRT2 * (d1 - 0.5f * d3);
-    t[0] = d0 - 2.5f * d2 + d4;
-    t[out_step] = e + o;
-    t[2 * out_step] = e - o;
-    t[3 * out_step] = f + p;
-    t[4 * out_step] = f - p;
-    t[5 * out_step] = d1 - 2.5f * d3 + d5;
-}
-
-/* One line of A^T: m[0..5] to y[0..3]. */
-ALWAYS_INLINE void transform_output(const vector_f32 *m, int step, vector_f32 *y, int out_step)
-{
-    vector_f32 p = m[step] + m[2 * step], q = m[step] - m[2 * step];
-    vector_f32 r = m[3 * step] + m[4 * step], t = m[3 * step] - m[4 * step];
-    y[0] = m[0] + p + 2.0f * r;
-    y[out_step] = SQRT2 * (q + t);
-    y[2 * out_step] = 2.0f * p + r;
-    y[3 * out_step] = SQRT2 * (2.0f * q + 0.5f * t) + m[5 * step];
-}
-
+/* A tile's picture and place among its tiles. */
 struct tile_place {
-    int64_t n, row, column; /* of the tile's first output pixel */
+    int64_t n, row, column;
 };
 
 static struct tile_place place_of(const struct winograd *g, int64_t tile)
 {
     int64_t per_picture = g->tile_rows * g->tile_columns;
-    return (struct tile_place){tile / per_picture, tile % per_picture / g->tile_columns * 4,
-                               tile % g->tile_columns * 4};
+    return (struct tile_place){tile / per_picture, tile % per_picture / g->tile_columns,
+                               tile % g->tile_columns};
 }
 
 /* Step 1 */
 
-/* Where each pixel of the input tile begins. */
-static void input_pixels(const struct winograd *g, int64_t tile, const float *pixel[POSITIONS])
+enum { WINDOW_PIXELS = MOST_WINDOW * MOST_WINDOW };
+
+/* Where each pixel of a tile's window begins. */
+static void window_pixels(const struct winograd *g, int64_t tile, const float *pixel[WINDOW_PIXELS])
 {
     struct tile_place at = place_of(g, tile);
-    int64_t column[6];
-    for (int j = 0; j < 6; j++) {
-        int64_t w = at.column - 1 + j;
-        column[j] = w >= 0 && w < g->w ? (w >> g->input_shift) * g->channels : -1;
-    }
-    for (int i = 0; i < 6; i++) {
-        int64_t h = at.row - 1 + i;
-        bool inside = h >= 0 && h < g->h;
-        const float *row =
-            g->x + (at.n * g->x_h + (inside ? h >> g->input_shift : 0)) * g->x_w * g->channels;
-        for (int j = 0; j < 6; j++)
-            pixel[i * 6 + j] = inside && column[j] >= 0 ? row + column[j] : g->zeros;
+    int window = g->axis.window;
+    for (int i = 0; i < window; i++) {
+        int64_t h = at.row * g->axis.step - 1 + i;
+        const float *row = g->x + (at.n * g->x_h + h) * g->x_w * g->channels;
+        for (int j = 0; j < window; j++) {
+            int64_t w = at.column * g->axis.step - 1 + j;
+            bool inside = h >= 0 && h < g->x_h && w >= 0 && w < g->x_w;
+            pixel[i * window + j] = inside ? row + w * g->channels : g->zeros;
+        }
     }
 }
 
-ALWAYS_INLINE void transform_pixels(const float *const pixel[POSITIONS], int64_t channel,
-                                    int64_t left, float *v, int64_t v_plane)
+ALWAYS_INLINE void transform_pixels(enum scheme scheme, const float *const pixel[WINDOW_PIXELS],
+                                    int64_t channel, int64_t left, float *v, int64_t v_plane)
 {
-    vector_f32 d[6], t[POSITIONS], line[6];
-    for (int column = 0; column < 6; column++) {
-        for (int row = 0; row < 6; row++)
-            d[row] = vector_load_some(pixel[row * 6 + column] + channel, left);
-        transform_input(d, 1, t + column, 6);
+    const struct axis axis = axis_of(scheme);
+    vector_f32 d[MOST_WINDOW], t[MOST_PRODUCTS * MOST_WINDOW], line[MOST_PRODUCTS];
+    for (int column = 0; column < axis.window; column++) {
+        for (int row = 0; row < axis.window; row++)
+            d[row] = vector_load_some(pixel[row * axis.window + column] + channel, left);
+        transform_input(scheme, d, 1, t + column, axis.window);
     }
-    for (int row = 0; row < 6; row++) {
-        transform_input(t + row * 6, 1, line, 1);
-        for (int column = 0; column < 6; column++)
-            vector_store(v + (row * 6 + column) * v_plane, line[column]);
+    for (int row = 0; row < axis.planes; row++) {
+        transform_input(scheme, t + row * axis.window, 1, line, 1);
+        for (int column = 0; column < axis.planes; column++)
+            vector_store(v + (row * axis.planes + column) * v_plane, line[column]);
+    }
+}
+
+/* The windows of tiles [first, end) for channels [channel, channel_end). */
+ALWAYS_INLINE void transform_windows(const struct winograd *g, enum scheme scheme, int64_t strip,
+                                     int64_t first, int64_t end, int64_t channel,
+                                     int64_t channel_end)
+{
+    for (int64_t tile = first; tile < end; tile++) {
+        const float *pixel[WINDOW_PIXELS];
+        window_pixels(g, tile, pixel);
+        for (int64_t c = channel; c < channel_end; c += LANES) {
+            float *v = g->v + row_offset(tile - strip, c, g->channels);
+            if (c + LANES <= channel_end)
+                transform_pixels(scheme, pixel, c, LANES, v, g->v_plane);
+            else
+                transform_pixels(scheme, pixel, c, channel_end - c, v, g->v_plane);
+        }
     }
 }
 
@@ -215,37 +209,40 @@ ALWAYS_INLINE void transform_pixels(const float *const pixel[POSITIONS], int64_t
 static void clear_row(const struct winograd *g, float *v, int64_t row, int64_t channel,
                       int64_t channel_end)
 {
-    for (int position = 0; position < POSITIONS; position++)
+    for (int plane = 0; plane < g->planes; plane++)
         for (int64_t c = channel; c < channel_end; c += LANES)
-            vector_store(v + position * g->v_plane + row_offset(row, c, g->channels),
-                         (vector_f32){0});
+            vector_store(v + plane * g->v_plane + row_offset(row, c, g->channels), (vector_f32){0});
 }
 
 static void input_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
                        int64_t channel, int64_t channel_end)
 {
-    for (int64_t tile = first; tile < end; tile++) {
-        const float *pixel[POSITIONS];
-        input_pixels(g, tile, pixel);
-        for (int64_t c = channel; c < channel_end; c += LANES) {
-            float *v = g->v + row_offset(tile - strip, c, g->channels);
-            if (c + LANES <= channel_end)
-                transform_pixels(pixel, c, LANES, v, g->v_plane);
-            else
-                transform_pixels(pixel, c, channel_end - c, v, g->v_plane);
-        }
-    }
+    if (g->scheme == SCHEME_SAME)
+        transform_windows(g, SCHEME_SAME, strip, first, end, channel, channel_end);
+    else if (g->scheme == SCHEME_UPSAMPLE)
+        transform_windows(g, SCHEME_UPSAMPLE, strip, first, end, channel, channel_end);
+    else
+        transform_windows(g, SCHEME_UPSAMPLE_BACKWARD, strip, first, end, channel, channel_end);
     for (int64_t row = end - strip; row % TILE_ROWS; row++)
         clear_row(g, g->v, row, channel, channel_end);
 }
 
 /* Step 2 */
 
-/* Position (i, j) of the weight's transform as the rotated filter has it. */
-static int rotated_position(int position)
+/* A position's plane of V. */
+static int plane_at(const struct winograd *g, int position)
 {
-    static const int permutation[6] = {5, 3, 4, 1, 2, 0};
-    return permutation[position / 6] * 6 + permutation[position % 6];
+    int products = g->axis.products;
+    return plane_of(g->scheme, position / products) * g->axis.planes +
+           plane_of(g->scheme, position % products);
+}
+
+/* The position of the packed weight that backward-data takes. */
+static int rotated_position(const struct winograd *g, int position)
+{
+    int products = g->axis.products;
+    return rotated(g->scheme, position / products) * products +
+           rotated(g->scheme, position % products);
 }
 
 /* Lane l of the two rows that exchange bit s of row and lane number (of row p with the bit clear,
@@ -292,13 +289,13 @@ static const float *weight_at(const struct winograd *g, int position, int64_t pa
 {
     if (g->backward)
         return g->weight +
-               (rotated_position(position) * g->outputs + panel * TILE_COLUMNS) * TILE_COLUMNS;
-    return g->weight + (panel * POSITIONS + position) * g->panel_rows * TILE_COLUMNS;
+               (rotated_position(g, position) * g->outputs + panel * TILE_COLUMNS) * TILE_COLUMNS;
+    return g->weight + (panel * g->positions + position) * g->panel_rows * TILE_COLUMNS;
 }
 
 static int64_t weight_step(const struct winograd *g)
 {
-    return (g->backward ? POSITIONS * g->outputs : TILE_COLUMNS) * TILE_COLUMNS;
+    return (g->backward ? g->positions * g->outputs : TILE_COLUMNS) * TILE_COLUMNS;
 }
 
 /* The transposed panel as [channel][lane]: `channel` counts the forward outputs, `lane` the forward
@@ -324,20 +321,22 @@ static void transpose_panel(const struct winograd *g, int position, int64_t pane
 static void transpose_weight(const struct winograd *g)
 {
 #pragma omp for schedule(static)
-    for (int64_t i = 0; i < g->panels * POSITIONS; i++)
-        transpose_panel(g, (int)(i % POSITIONS), i / POSITIONS,
+    for (int64_t i = 0; i < g->panels * g->positions; i++)
+        transpose_panel(g, (int)(i % g->positions), i / g->positions,
                         g->transposed + i * transposed_rows(g) * TILE_COLUMNS);
 }
 
-ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_place *at,
-                                 int64_t channel, int64_t left, const vector_f32 y[16])
+ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct axis *axis,
+                                 const struct tile_place *at, int64_t channel, int64_t left,
+                                 const vector_f32 *y)
 {
     vector_f32 bias = {0};
     if (g->bias)
         bias = vector_load_some(g->bias + channel, left);
-    for (int i = 0; i < 16; i++) {
-        int64_t h = at->row + i / 4, w = at->column + i % 4;
-        if (h >= g->h || w >= g->w)
+    for (int i = 0; i < axis->outputs * axis->outputs; i++) {
+        int64_t h = at->row * axis->outputs - axis->before + i / axis->outputs;
+        int64_t w = at->column * axis->outputs - axis->before + i % axis->outputs;
+        if (h < 0 || h >= g->y_h || w < 0 || w >= g->y_w)
             continue;
         int64_t offset = ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel;
         vector_f32 result = y[i] + bias;
@@ -347,46 +346,40 @@ ALWAYS_INLINE void store_outputs(const struct winograd *g, const struct tile_pla
     }
 }
 
-ALWAYS_INLINE void store_sums(const struct winograd *g, const struct tile_place *at,
-                              int64_t channel, int64_t left, const vector_f32 y[16])
-{
-    for (int i = 0; i < 4; i++) {
-        int64_t h = at->row / 2 + i / 2, w = at->column / 2 + i % 2;
-        const vector_f32 *corner = y + i / 2 * 8 + i % 2 * 2;
-        if (h < g->y_h && w < g->y_w)
-            vector_store_some(g->y + ((at->n * g->y_h + h) * g->y_w + w) * g->outputs + channel,
-                              corner[0] + corner[1] + corner[4] + corner[5], left);
-    }
-}
-
 /* One tile's lanes of M back to pixels. */
-ALWAYS_INLINE void output_vector(const struct winograd *g, const float *m,
+ALWAYS_INLINE void output_vector(const struct winograd *g, enum scheme scheme, const float *m,
                                  const struct tile_place *at, int64_t channel, int64_t left)
 {
-    vector_f32 d[6], t[24], y[16];
-    for (int column = 0; column < 6; column++) {
-        for (int row = 0; row < 6; row++)
-            d[row] = vector_load(m + (row * 6 + column) * g->m_plane);
-        transform_output(d, 1, t + column, 6);
+    const struct axis axis = axis_of(scheme);
+    vector_f32 d[MOST_PRODUCTS], t[MOST_OUTPUTS * MOST_PRODUCTS], y[MOST_OUTPUTS * MOST_OUTPUTS];
+    for (int column = 0; column < axis.products; column++) {
+        for (int row = 0; row < axis.products; row++)
+            d[row] = vector_load(m + (row * axis.products + column) * g->m_plane);
+        transform_output(scheme, d, 1, t + column, axis.products);
     }
-    for (int row = 0; row < 4; row++)
-        transform_output(t + row * 6, 1, y + row * 4, 1);
-    if (g->output_shift)
-        store_sums(g, at, channel, left, y);
-    else
-        store_outputs(g, at, channel, left, y);
+    for (int row = 0; row < axis.outputs; row++)
+        transform_output(scheme, t + row * axis.products, 1, y + row * axis.outputs, 1);
+    store_outputs(g, &axis, at, channel, left, y);
 }
 
-static void output_tile(const struct winograd *g, const float *m, int64_t tile, int64_t channel,
-                        int64_t channel_end)
+ALWAYS_INLINE void output_tile(const struct winograd *g, enum scheme scheme, const float *m,
+                               int64_t tile, int64_t channel, int64_t channel_end)
 {
     struct tile_place at = place_of(g, tile);
     for (int64_t c = channel; c < channel_end; c += LANES) {
         if (channel_end - c >= LANES)
-            output_vector(g, m + c - channel, &at, c, LANES);
+            output_vector(g, scheme, m + c - channel, &at, c, LANES);
         else
-            output_vector(g, m + c - channel, &at, c, channel_end - c);
+            output_vector(g, scheme, m + c - channel, &at, c, channel_end - c);
     }
+}
+
+ALWAYS_INLINE void output_tiles(const struct winograd *g, enum scheme scheme, int64_t first,
+                                int64_t end, int64_t channel)
+{
+    for (int64_t tile = first; tile < end; tile++)
+        output_tile(g, scheme, g->m + (tile - first) * UNIT_COLUMNS, tile, channel,
+                    least(g->outputs, channel + UNIT_COLUMNS));
 }
 
 /* M of one unit. Whatever comes next, in order of work, is fetched meanwhile. */
@@ -397,17 +390,18 @@ static void multiply_unit(const struct winograd *g, const float *v, int64_t bloc
                               .depth = g->channels,
                               .c_stride = UNIT_COLUMNS,
                               .next_b_step = weight_step(g)};
-    for (int step = 0; step < POSITIONS * panels; step++) {
-        int position = (int)(step / panels), next = (step + 1) % (POSITIONS * (int)panels);
+    int steps = g->positions * (int)panels;
+    for (int step = 0; step < steps; step++) {
+        int position = (int)(step / panels), next = (step + 1) % steps;
         int64_t p = step % panels;
-        product.a = v + position * g->v_plane;
+        product.a = v + plane_at(g, position) * g->v_plane;
         product.b = weight_at(g, position, panel + p);
         if (g->backward) {
             transpose_panel(g, position, panel + p, g->panel);
             product.b = g->panel;
         }
         product.c = g->m + position * g->m_plane + p * TILE_COLUMNS;
-        product.next_a = v + (position + 1) % POSITIONS * g->v_plane;
+        product.next_a = v + plane_at(g, (position + 1) % g->positions) * g->v_plane;
         product.next_b = weight_at(g, (int)(next / panels), panel + next % panels);
         multiply(&product);
     }
@@ -419,9 +413,12 @@ static void output_unit(const struct winograd *g, int64_t strip, int64_t first, 
     multiply_unit(g, g->v + row_offset(first - strip, 0, g->channels),
                   ceil_divide(end - first, TILE_ROWS), panel);
     int64_t channel = panel * TILE_COLUMNS;
-    for (int64_t tile = first; tile < end; tile++)
-        output_tile(g, g->m + (tile - first) * UNIT_COLUMNS, tile, channel,
-                    least(g->outputs, channel + UNIT_COLUMNS));
+    if (g->scheme == SCHEME_SAME)
+        output_tiles(g, SCHEME_SAME, first, end, channel);
+    else if (g->scheme == SCHEME_UPSAMPLE)
+        output_tiles(g, SCHEME_UPSAMPLE, first, end, channel);
+    else
+        output_tiles(g, SCHEME_UPSAMPLE_BACKWARD, first, end, channel);
 }
 
 /* A strip for this thread alone. */
@@ -495,42 +492,34 @@ void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
     }
 }
 
-/* Packing: U = G g G^T in double, rounded once. */
+/* Packing: transformed in double, rounded once. */
 
-static void transform_filter(const float *g, double u[POSITIONS])
+static int packed_positions(enum weight_form form)
 {
-    const double s = 1.4142135623730951 / 6;
-    const double G[6][3] = {{1, 0, 0},           {1. / 6, s, 1. / 3},  {1. / 6, -s, 1. / 3},
-                            {1. / 3, s, 1. / 6}, {1. / 3, -s, 1. / 6}, {0, 0, 1}};
-    for (int i = 0; i < 6; i++)
-        for (int j = 0; j < 6; j++) {
-            double sum = 0;
-            for (int r = 0; r < 3; r++)
-                for (int c = 0; c < 3; c++)
-                    sum += G[i][r] * (double)g[r * 3 + c] * G[j][c];
-            u[i * 6 + j] = sum;
-        }
+    int products = axis_of(form == WEIGHT_UPSAMPLE ? SCHEME_UPSAMPLE : SCHEME_SAME).products;
+    return products * products;
 }
 
-size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4])
+size_t ISA_NAME(conv2d_winograd_bytes)(const int64_t shape[4], enum weight_form form)
 {
-    return (size_t)(ceil_divide(shape[0], TILE_COLUMNS) * TILE_COLUMNS * shape[1] * POSITIONS) *
-           sizeof(float);
+    int64_t panel_floats = packed_positions(form) * shape[1] * TILE_COLUMNS;
+    return (size_t)(ceil_divide(shape[0], TILE_COLUMNS) * panel_floats) * sizeof(float);
 }
 
-void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], const float *oihw, float *packed,
-                                    int threads)
+void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], enum weight_form form,
+                                    const float *oihw, float *packed, int threads)
 {
-    int64_t panels = ceil_divide(shape[0], TILE_COLUMNS);
+    int64_t panels = ceil_divide(shape[0], TILE_COLUMNS), positions = packed_positions(form);
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t panel = 0; panel < panels; panel++)
         for (int64_t i = 0; i < shape[1] * TILE_COLUMNS; i++) {
             int64_t output = panel * TILE_COLUMNS + i % TILE_COLUMNS, input = i / TILE_COLUMNS;
-            double u[POSITIONS] = {0};
+            double u[MOST_PRODUCTS * MOST_PRODUCTS] = {0};
             if (output < shape[0])
-                transform_filter(oihw + (output * shape[1] + input) * 9, u);
-            for (int position = 0; position < POSITIONS; position++)
-                packed[((panel * POSITIONS + position) * shape[1] + input) * TILE_COLUMNS +
+                transform_filter(form == WEIGHT_UPSAMPLE, oihw + (output * shape[1] + input) * 9,
+                                 u);
+            for (int64_t position = 0; position < positions; position++)
+                packed[((panel * positions + position) * shape[1] + input) * TILE_COLUMNS +
                        i % TILE_COLUMNS] = (float)u[position];
         }
 }
