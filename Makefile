@@ -93,6 +93,11 @@ $(BUILD)/kernels/plain/%.f64.o: kernels/plain/%.c
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(WIDE_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+STAGES := $(ISAS:%=$(BUILD)/bench/stages/winograd.%.o)
+$(STAGES): $(BUILD)/bench/stages/winograd.%.o: bench/stages/winograd.c
+	@mkdir -p $(@D) && echo "  CC  $@"
+	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) $(FLAGS_$*) -DISA=stages_$* -DISA_$* -MMD -MP -c $< -o $@
+$(BUILD)/bench/kernels: $(STAGES)
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 

@@ -13,31 +13,10 @@ import os
 import subprocess
 import sys
 
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+from server import ROOT, Server
+
 TUNED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000", "MALLOC_TOP_PAD_": "67108864"}
 LABELS = {"inner": "inner iteration", "decoder": "decoder forward", "encoder": "encoder forward", "unet": "UNet forward", "unet_gradient": "UNet forward + backward"}
-
-
-class Server:
-    """A process that runs one job per line and answers with a line."""
-
-    def __init__(self, command, extra):
-        environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
-        environment.update(extra)
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-        self.name = self.process.stdout.readline().strip()
-
-    def ask(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().split()
-        if not answer:
-            sys.exit("compare: a process ended early")
-        return [float(word) for word in answer]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def paths(model):

@@ -1,9 +1,15 @@
 #!/bin/sh
-# Speed and memory against PyTorch (bench/compare.py; its options may follow). PyTorch comes from PyPI into
+# Speed and memory against PyTorch: `sh bench/run.sh` the networks (bench/compare.py), `sh bench/run.sh kernels`
+# the kernels one by one (bench/kernels.py); options of theirs may follow. PyTorch comes from PyPI into
 # build/bench/venv (or is taken from the Python that PYTHON names) and is needed for nothing else.
 set -eu
 cd "$(dirname "$0")/.."
-make build/bench/engine
+script=compare
+if [ "${1:-}" = kernels ]; then
+    script=kernels
+    shift
+fi
+make build/bench/engine build/bench/kernels
 mkdir -p build/bench
 python=${PYTHON:-build/bench/venv/bin/python}
 if ! "$python" -c 'import torch, yaml' 2>/dev/null; then
@@ -11,4 +17,4 @@ if ! "$python" -c 'import torch, yaml' 2>/dev/null; then
     build/bench/venv/bin/pip install torch==2.13.0 pyyaml numpy
     python=build/bench/venv/bin/python
 fi
-exec "$python" bench/compare.py "$@"
+exec "$python" "bench/$script.py" "$@"

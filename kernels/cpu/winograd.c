@@ -407,11 +407,8 @@ static void multiply_unit(const struct winograd *g, const float *v, int64_t bloc
     }
 }
 
-static void output_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
-                        int64_t panel)
+static void store_unit(const struct winograd *g, int64_t first, int64_t end, int64_t panel)
 {
-    multiply_unit(g, g->v + row_offset(first - strip, 0, g->channels),
-                  ceil_divide(end - first, TILE_ROWS), panel);
     int64_t channel = panel * TILE_COLUMNS;
     if (g->scheme == SCHEME_SAME)
         output_tiles(g, SCHEME_SAME, first, end, channel);
@@ -419,6 +416,14 @@ static void output_unit(const struct winograd *g, int64_t strip, int64_t first, 
         output_tiles(g, SCHEME_UPSAMPLE, first, end, channel);
     else
         output_tiles(g, SCHEME_UPSAMPLE_BACKWARD, first, end, channel);
+}
+
+static void output_unit(const struct winograd *g, int64_t strip, int64_t first, int64_t end,
+                        int64_t panel)
+{
+    multiply_unit(g, g->v + row_offset(first - strip, 0, g->channels),
+                  ceil_divide(end - first, TILE_ROWS), panel);
+    store_unit(g, first, end, panel);
 }
 
 /* A strip for this thread alone. */
@@ -430,8 +435,8 @@ static void run_own_strip(const struct winograd *g, int64_t strip)
         output_unit(g, strip, strip, end, panel);
 }
 
-/* A strip for all threads. */
-static void run_strip(const struct winograd *g, int64_t strip)
+/* V of a strip, by all threads. */
+static void transform_strip(const struct winograd *g, int64_t strip)
 {
     int64_t end = least(g->tiles, strip + g->strip_tiles);
     int64_t tile_units = ceil_divide(end - strip, INPUT_TILES);
@@ -443,6 +448,13 @@ static void run_strip(const struct winograd *g, int64_t strip)
         input_unit(g, strip, first, least(end, first + INPUT_TILES), channel,
                    least(g->channels, channel + INPUT_CHANNELS));
     }
+}
+
+/* A strip for all threads. */
+static void run_strip(const struct winograd *g, int64_t strip)
+{
+    int64_t end = least(g->tiles, strip + g->strip_tiles);
+    transform_strip(g, strip);
     int64_t blocks = ceil_divide(end - strip, g->unit_tiles);
     int64_t panel_units = ceil_divide(g->panels, UNIT_PANELS);
 #pragma omp for schedule(dynamic)
@@ -453,18 +465,29 @@ static void run_strip(const struct winograd *g, int64_t strip)
     }
 }
 
-/* One thread's part; g is its own copy. */
-static void run_thread(struct winograd *g, int thread)
+/* Turns a copy of the work into one thread's part of it. */
+static void own_work(struct winograd *g, int thread)
 {
     g->v += g->own_strips ? thread * g->v_floats : 0;
     g->m += thread * g->m_floats;
     g->panel += thread * g->panel_floats;
-    if (g->transposed_floats) {
+}
+
+/* From here on the weight is the transposed one, which `make` first makes. */
+static void use_transposed(struct winograd *g, bool make)
+{
+    if (make)
         transpose_weight(g);
-        g->weight = g->transposed;
-        g->panel_rows = transposed_rows(g);
-        g->backward = false;
-    }
+    g->weight = g->transposed;
+    g->panel_rows = transposed_rows(g);
+    g->backward = false;
+}
+
+static void run_thread(struct winograd *g, int thread)
+{
+    own_work(g, thread);
+    if (g->transposed_floats)
+        use_transposed(g, true);
     if (g->own_strips) {
 #pragma omp for schedule(dynamic)
         for (int64_t strip = 0; strip < g->tiles; strip += g->strip_tiles)
@@ -475,16 +498,21 @@ static void run_thread(struct winograd *g, int thread)
         run_strip(g, strip);
 }
 
+static void open_work(struct winograd *g, const struct kernel_call *call, bool backward)
+{
+    describe(g, call, backward);
+    g->zeros = call->workspace;
+    g->transposed = g->zeros + g->zeros_floats;
+    g->v = g->transposed + g->transposed_floats;
+    g->m = g->v + (g->own_strips ? call->threads : 1) * g->v_floats;
+    g->panel = g->m + call->threads * g->m_floats;
+    memset(g->zeros, 0, (size_t)g->zeros_floats * sizeof(float));
+}
+
 void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
 {
     struct winograd g;
-    describe(&g, call, backward);
-    g.zeros = call->workspace;
-    g.transposed = g.zeros + g.zeros_floats;
-    g.v = g.transposed + g.transposed_floats;
-    g.m = g.v + (g.own_strips ? call->threads : 1) * g.v_floats;
-    g.panel = g.m + call->threads * g.m_floats;
-    memset(g.zeros, 0, (size_t)g.zeros_floats * sizeof(float));
+    open_work(&g, call, backward);
 #pragma omp parallel num_threads(call->threads)
     {
         struct winograd own = g;
