@@ -42,7 +42,7 @@ static void describe(const struct tape *tape, value v, unsigned char *base, enum
 void node_tensors(const struct tape *tape, const struct node *node, unsigned char *base,
                   struct tensor input[], struct tensor output[])
 {
-    bool convolution = node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
+    bool convolution = is_convolution(node);
     for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
         describe(tape, i < op_inputs(node->op) ? node->input[i] : NO_VALUE, base,
                  convolution && i == 1 ? node->attributes.conv2d.form : WEIGHT_PLAIN, &input[i]);

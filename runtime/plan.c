@@ -266,12 +266,22 @@ static int count_recomputed(const struct tape *tape)
     return count;
 }
 
+static void use_smaller_forms(const struct kernels *kernels, struct plan *plan)
+{
+    for (int n = 0; n < plan->node_count; n++)
+        if (is_convolution(&plan->nodes[n]))
+            plan->nodes[n].attributes.conv2d.form =
+                kernels->smaller_form(plan->nodes[n].attributes.conv2d.form);
+}
+
 int plan_tape(struct tape *tape, int segments, struct status *status)
 {
     struct plan *plan = &tape->plan;
     plan_release(plan);
     int *last_use = NULL;
     take_nodes(tape, segments, &plan->nodes, &plan->node_count);
+    if (plan->nodes && tape->program->small_weights)
+        use_smaller_forms(tape->program->kernels, plan);
     size_t values = (size_t)tape->value_count + 1;
     bool *used = calloc(values, sizeof *used);
     plan->value_block = calloc(values, sizeof(int));

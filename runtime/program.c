@@ -176,7 +176,7 @@ static void each_weight(struct program *program,
         const struct tape *tape = program->tapes[t];
         for (int n = 0; n < tape->plan.node_count; n++) {
             const struct node *node = &tape->plan.nodes[n];
-            bool convolution = node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
+            bool convolution = is_convolution(node);
             for (int i = 0; i < op_inputs(node->op); i++) {
                 if (node->input[i] < 0)
                     continue;
@@ -265,30 +265,49 @@ static int plan_tapes(struct program *program, size_t limit, struct status *stat
     return status->code;
 }
 
-int program_plan(struct program *program, size_t memory_limit_bytes, struct status *status)
+static int count_weights(struct program *program, struct status *status)
 {
-    if (program->failed)
-        return status_set(status, STATUS_FAILURE, "out of memory recording the program");
-    place_slots(program);
-    if (plan_tapes(program, 0, status))
-        return status->code;
     struct weight_list weights = {0};
     each_weight(program, count_weight, &weights);
     program->weights_bytes = weights.bytes;
     free(weights.items);
     if (weights.failed)
         return status_set(status, STATUS_FAILURE, "out of memory planning the weights");
-    if (!memory_limit_bytes)
+    return status->code;
+}
+
+/* Plans with each weight's fast or smaller form. Where that is too much, recomputes. */
+static int plan_forms(struct program *program, bool small_weights, size_t memory_limit_bytes,
+                      struct status *status)
+{
+    program->small_weights = small_weights;
+    if (plan_tapes(program, 0, status) || count_weights(program, status) || !memory_limit_bytes)
         return status->code;
     size_t fixed = program->weights_bytes + program->pinned_bytes;
     size_t left = memory_limit_bytes > fixed ? memory_limit_bytes - fixed : 1;
-    if (program->region_bytes > left && plan_tapes(program, left, status))
+    return program->region_bytes > left ? plan_tapes(program, left, status) : status->code;
+}
+
+static size_t planned_bytes(const struct program *program)
+{
+    return program->weights_bytes + program->pinned_bytes + program->region_bytes;
+}
+
+int program_plan(struct program *program, size_t memory_limit_bytes, struct status *status)
+{
+    if (program->failed)
+        return status_set(status, STATUS_FAILURE, "out of memory recording the program");
+    place_slots(program);
+    if (plan_forms(program, false, memory_limit_bytes, status) || !memory_limit_bytes)
         return status->code;
-    if (fixed + program->region_bytes > memory_limit_bytes)
+    if (planned_bytes(program) > memory_limit_bytes && program->kernels->smaller_form &&
+        plan_forms(program, true, memory_limit_bytes, status))
+        return status->code;
+    if (planned_bytes(program) > memory_limit_bytes)
         return status_set(status, STATUS_BAD_INPUT,
                           "--memory-limit %zu bytes is too little: the least that fits is %zu "
                           "(weights %zu, state %zu, activations and workspace %zu)",
-                          memory_limit_bytes, fixed + program->region_bytes, program->weights_bytes,
+                          memory_limit_bytes, planned_bytes(program), program->weights_bytes,
                           program->pinned_bytes, program->region_bytes);
     return status->code;
 }
@@ -296,6 +315,7 @@ int program_plan(struct program *program, size_t memory_limit_bytes, struct stat
 void program_memory(const struct program *program, struct memory_report *report)
 {
     memset(report, 0, sizeof *report);
+    report->small_weights = program->small_weights;
     report->weights_bytes = program->weights_bytes;
     report->pinned_bytes = program->pinned_bytes;
     report->total_bytes = program->weights_bytes + program->pinned_bytes + program->region_bytes;

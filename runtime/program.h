@@ -7,7 +7,8 @@
  * The arena holds the pinned state and constants, then one region that every tape reuses: as large
  * as the largest tape's plan. Values get offsets by best fit over their lifetimes; an output may
  * take its dying input's place where the kernel allows. Under a memory limit a tape that has a
- * backward part recomputes forward segments until it fits. */
+ * backward part recomputes forward segments until it fits, which changes no byte of a result; where
+ * that is not enough, convolutions take smaller forms of their weights, which round otherwise. */
 #ifndef RUNTIME_PROGRAM_H
 #define RUNTIME_PROGRAM_H
 
@@ -24,11 +25,12 @@ struct memory_report {
     size_t total_bytes;
     size_t peak_live_bytes; /* of the largest tape: no plan can be smaller */
     int recomputed_nodes;
+    bool small_weights; /* convolutions take their weight's smaller form */
 };
 
-/* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do not
- * wait, some of them. watched: the watched scalar as that iteration left it (0 if none is). No state
- * may be read or written here. Return false to stop the program (STATUS_INTERRUPTED). */
+/* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do
+ * not wait, some of them. watched: the watched scalar as that iteration left it (0 if none is). No
+ * state may be read or written here. Return false to stop the program (STATUS_INTERRUPTED). */
 struct program_hooks {
     bool (*after_iteration)(void *context, int64_t iteration, double watched);
     void *context;

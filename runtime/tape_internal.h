@@ -85,7 +85,7 @@ struct tape {
     char (*labels)[96];
     int label_count, label_capacity;
     struct plan plan;
-    int64_t iterations; /* of the last loop over this body */
+    int64_t iterations;         /* of the last loop over this body */
     struct device_graph *graph; /* the whole tape; NULL: not recorded */
 };
 
@@ -112,12 +112,13 @@ struct program {
     struct tape **tapes;
     int tape_count, tape_capacity;
     size_t pinned_bytes, weights_bytes, region_bytes;
-    int largest; /* the tape whose region is region_bytes */
+    bool small_weights;   /* convolutions take their weight's smaller form */
+    int largest;          /* the tape whose region is region_bytes */
     unsigned char *arena; /* in the device's memory where there is one */
     size_t arena_bytes;
     unsigned char *staging; /* the largest slot on its way to or from a device; else NULL */
     int watched_slot;       /* -1: none */
-    bool failed; /* no memory while declaring */
+    bool failed;            /* no memory while declaring */
     bool profiling;
     struct profile_row *profile;
     int profile_count, profile_capacity;
@@ -127,6 +128,10 @@ struct program {
 value tape_append(struct tape *tape, struct node *node);
 value tape_add_value(struct tape *tape, const struct value_info *info);
 value tape_one(struct tape *tape); /* a constant */
+static inline bool is_convolution(const struct node *node)
+{
+    return node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
+}
 struct node node_of(int op, value a, value b, value c, value d, value e);
 
 /* Describes a node's operands for its kernel; base: where the tape's region begins (NULL while

@@ -51,6 +51,9 @@ static const struct shape shapes[] = {
     /* several strips that all threads share; a weight too large to be transposed whole */
     {1, 68, 64, 170, 18, {3, 3, 1, 1, 1, 1, 1, 1, 0}, true, true},
     {2, 5, 6, 301, 295, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_WINOGRAD}, true, true},
+    {1, 33, 29, 20, 19, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_WINOGRAD_SMALL}, true, true},
+    {2, 41, 40, 170, 18, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_WINOGRAD_SMALL}, true, true},
+    {1, 6, 5, 301, 295, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_WINOGRAD_SMALL}, false, true},
     {1, 64, 70, 130, 20, {3, 3, 1, 1, 1, 1, 1, 2, 0}, true, true},
     {2, 7, 4, 35, 301, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_UPSAMPLE}, true, true},
     {1, 1, 1, 17, 20, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_UPSAMPLE}, false, true},
@@ -257,6 +260,7 @@ static void check_tables(bool backward)
         if (forms[form])
             print_message("form %d: largest relative error %.2g\n", form, worst[form]);
     assert_true(forms[WEIGHT_WINOGRAD] > 0 && forms[WEIGHT_UPSAMPLE] > 0);
+    assert_true(forms[WEIGHT_WINOGRAD_SMALL] > 0);
     assert_true(forms[backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT] > 0);
 }
 

@@ -206,6 +206,74 @@ static size_t least_bytes(struct program *program)
     return strtoull(strstr(status.message, "fits is ") + 8, NULL, 10);
 }
 
+enum { LAYER_CHANNELS = 96, LAYER_SIDE = 32, LAYERS = 3 };
+
+static void read_layer(const struct parameter *parameter, float *values)
+{
+    uint64_t random = 5;
+    int64_t count = LAYER_CHANNELS * LAYER_CHANNELS * 9;
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)(random_uniform(&random) * *(const double *)parameter->source);
+}
+
+/* Three convolutions and their gradient by the fast kernels, whose weights dominate. */
+static float *run_layers(size_t limit, struct memory_report *report)
+{
+    const int64_t shape[4] = {1, LAYER_SIDE, LAYER_SIDE, LAYER_CHANNELS};
+    const double scale = 0.1;
+    const struct conv2d_attributes attributes = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
+    struct parameter layers[LAYERS];
+    struct status status = {0};
+    struct program *program = program_create(kernels_cpu(), TYPE_F32, 2);
+    struct tape *tape = program_tape(program, "layers");
+    int x_slot = program_state(program, "x", TYPE_F32, shape);
+    value x = tape_state(tape, x_slot), y = x;
+    memset(layers, 0, sizeof layers);
+    for (int i = 0; i < LAYERS; i++) {
+        const int64_t weight[4] = {LAYER_CHANNELS, LAYER_CHANNELS, 3, 3};
+        memcpy(layers[i].shape, weight, sizeof weight);
+        layers[i].read = read_layer;
+        layers[i].source = &scale;
+        y = tape_conv2d(tape, tape_silu(tape, y), tape_parameter(tape, &layers[i]), NO_VALUE,
+                        NO_VALUE, &attributes);
+    }
+    tape_assign(tape, x, tape_gradient(tape, tape_l2_norm(tape, y), x));
+    float *values = malloc(LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS * sizeof *values);
+    uint64_t random = 9;
+    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++)
+        values[i] = (float)random_uniform(&random);
+    if (program_plan(program, limit, &status) || program_prepare(program, &status))
+        fail_msg("%s", status.message);
+    program_memory(program, report);
+    program_write(program, x_slot, values);
+    program_run(program, tape, NULL, &status);
+    program_read(program, x_slot, values);
+    program_free(program);
+    for (int i = 0; i < LAYERS; i++)
+        parameter_release(&layers[i]);
+    return values;
+}
+
+static void a_low_limit_takes_smaller_weights(void **state)
+{
+    (void)state;
+    struct memory_report free_report, tight_report;
+    float *reference = run_layers(0, &free_report);
+    size_t limit = free_report.total_bytes - free_report.weights_bytes / 2;
+    float *limited = run_layers(limit, &tight_report);
+    assert_true(!free_report.small_weights && tight_report.small_weights);
+    assert_true(tight_report.total_bytes <= limit);
+    assert_true(tight_report.weights_bytes * 9 == free_report.weights_bytes * 4);
+    double difference = 0, norm = 0;
+    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++) {
+        difference += pow(limited[i] - reference[i], 2);
+        norm += pow(reference[i], 2);
+    }
+    assert_true(norm > 0 && difference > 0 && sqrt(difference / norm) < 1e-5);
+    free(reference);
+    free(limited);
+}
+
 /* What was recomputed for the gradient does not wait for the tangent: it needs one value more, the
  * gradient that it starts from. */
 static void a_tangent_recomputes_anew(void **state)
@@ -347,6 +415,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_do_not_overlap),
         cmocka_unit_test(a_limit_recomputes_the_same_bytes),
+        cmocka_unit_test(a_low_limit_takes_smaller_weights),
         cmocka_unit_test(a_tangent_recomputes_anew),
         cmocka_unit_test(random_graphs_recompute_the_same_bytes),
         cmocka_unit_test(too_little_memory_names_the_least),

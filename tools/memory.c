@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the driver takes of a card beside the plan. Others report 107 MiB (RTX 4060 Ti) to 555 MiB (RTX
- * PRO 6000); nobody here has measured it. */
+/* What the driver takes of a card beside the plan. Others report 107 MiB (RTX 4060 Ti) to 555 MiB
+ * (RTX PRO 6000); nobody here has measured it. */
 static const size_t assumed_context_bytes = (size_t)600 << 20;
 
 static bool on_card(const struct kernels *kernels)
@@ -51,6 +51,8 @@ static void print_table(const struct memory_report *report, const struct operato
     if (on_card(kernels))
         print_row("context", assumed_context_bytes,
                   "beside it: assumed, not measured; the driver's own, by card");
+    if (report->small_weights)
+        printf("  convolutions take the smaller, slower form of their weights to fit the limit\n");
     if (report->recomputed_nodes)
         printf("  %d operations are computed twice to fit the limit\n", report->recomputed_nodes);
     printf(

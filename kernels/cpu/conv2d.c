@@ -21,9 +21,14 @@ enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const 
     return backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT;
 }
 
+enum weight_form ISA_NAME(smaller_form)(enum weight_form form)
+{
+    return form == WEIGHT_WINOGRAD ? WEIGHT_WINOGRAD_SMALL : form;
+}
+
 static bool is_winograd(enum weight_form form)
 {
-    return form == WEIGHT_WINOGRAD || form == WEIGHT_UPSAMPLE;
+    return form == WEIGHT_WINOGRAD || form == WEIGHT_WINOGRAD_SMALL || form == WEIGHT_UPSAMPLE;
 }
 
 size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4])
