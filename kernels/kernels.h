@@ -133,6 +133,7 @@ struct conv2d_attributes {
     int pad_top, pad_left, pad_bottom, pad_right;
     int upsample; /* 1 or 2 */
     enum weight_form form;
+    int way; /* of the table's conv2d_ways, from 1; 0: its own choice */
 };
 
 union attributes {
@@ -221,6 +222,9 @@ struct kernels {
      * forward input's shape, `y` the forward output's. Depends on the shapes alone. */
     enum weight_form (*conv2d_form)(const struct conv2d_attributes *attributes, const int64_t x[4],
                                     const int64_t y[4], bool backward);
+    /* How many ways there are for this call (data pointers may be NULL), all of them right, none known
+     * to be the fastest. NULL: one. */
+    int (*conv2d_ways)(const struct kernel_call *call, bool backward);
     /* The form that takes less memory and more time for the same calls, or the same form. NULL: none
      * does. */
     enum weight_form (*smaller_form)(enum weight_form form);

@@ -38,6 +38,10 @@ struct device {
     bool (*read)(struct device *device, void *host, const void *from, size_t bytes);
     bool (*zero)(struct device *device, void *to, size_t bytes);
     void *(*stream)(struct device *device); /* for a struct kernel_call made now */
+    /* What the card spends on all that is launched from time_begin on; time_end_ms waits for it and
+     * is negative where that failed. */
+    bool (*time_begin)(struct device *device);
+    double (*time_end_ms)(struct device *device);
 
     bool (*record_begin)(struct device *device);
     /* What follows, up to record_end_while, is the body of a loop of at most `limit` iterations;

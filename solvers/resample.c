@@ -32,6 +32,11 @@ void resample_memory(const struct resample_solver *solver, struct memory_report 
     program_memory(solver->program, report);
 }
 
+struct tuning resample_tuning(const struct resample_solver *solver)
+{
+    return solver->tuning;
+}
+
 static int main_step(struct run *run)
 {
     struct resample_solver *solver = run->solver;

@@ -88,6 +88,7 @@ struct resample_solver {
     int split; /* a third of the steps: none of the first third resamples, the last works on latents
                 */
     struct program *program;
+    struct tuning tuning;
     struct solver_slots slot;
     struct solver_tapes tape;
     struct fast_tapes fast;

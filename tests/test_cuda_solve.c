@@ -175,7 +175,7 @@ static void compare_pictures(const char *folder, const char *a, const char *b)
 #define MICRO                                                                                      \
     "solve --model tests/data/tiny --task_config tests/data/steps/gaussian_deblur.yaml "           \
     "--input @/truth.npy --preset paper --ddim_steps 2 --resample-every 1 --pixel-iterations 1 "   \
-    "--latent-iterations 1 --seed 3 "
+    "--latent-iterations 1 --seed 3 --conv ours "
 
 static void test_command_line(void **state)
 {

@@ -221,7 +221,7 @@ static float *run_layers(size_t limit, struct memory_report *report)
 {
     const int64_t shape[4] = {1, LAYER_SIDE, LAYER_SIDE, LAYER_CHANNELS};
     const double scale = 0.1;
-    const struct conv2d_attributes attributes = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
+    const struct conv2d_attributes attributes = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
     struct parameter layers[LAYERS];
     struct status status = {0};
     struct program *program = program_create(kernels_cpu(), TYPE_F32, 2);

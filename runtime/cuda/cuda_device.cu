@@ -39,7 +39,8 @@ struct level {
 struct cuda_device {
     struct device base; /* first: the runtime's pointer is ours */
     level levels[MAX_DEPTH];
-    int depth; /* of levels being captured */
+    int depth;                /* of levels being captured */
+    cudaEvent_t begun, ended; /* of what is timed */
     volatile page *host_page;
     page *page_on_device;
     bool failed;
@@ -122,6 +123,23 @@ static void *stream(struct device *device)
 {
     cuda_device *d = of(device);
     return d->levels[d->depth ? d->depth - 1 : 0].stream;
+}
+
+static bool time_begin(struct device *device)
+{
+    cuda_device *d = of(device);
+    return good(d, cudaEventRecord(d->begun, main_stream(d)), "timing");
+}
+
+static double time_end_ms(struct device *device)
+{
+    cuda_device *d = of(device);
+    float ms;
+    return good(d, cudaEventRecord(d->ended, main_stream(d)), "timing") &&
+                   good(d, cudaEventSynchronize(d->ended), "waiting for the card") &&
+                   good(d, cudaEventElapsedTime(&ms, d->begun, d->ended), "timing")
+               ? ms
+               : -1;
 }
 
 /* ---- loops ---- */
@@ -353,6 +371,8 @@ static void set_functions(struct device *base)
     base->read = read;
     base->zero = zero;
     base->stream = stream;
+    base->time_begin = time_begin;
+    base->time_end_ms = time_end_ms;
     base->record_begin = record_begin;
     base->record_while = record_while;
     base->record_exit_if = record_exit_if;
@@ -373,6 +393,12 @@ static bool open_streams(cuda_device *d)
         done = good(d, cudaStreamCreateWithFlags(&d->levels[i].stream, cudaStreamNonBlocking),
                     "making a stream");
     return done;
+}
+
+static bool open_events(cuda_device *d)
+{
+    return good(d, cudaEventCreate(&d->begun), "making an event") &&
+           good(d, cudaEventCreate(&d->ended), "making an event");
 }
 
 static bool open_page(cuda_device *d)
@@ -405,7 +431,7 @@ static bool open_card(cuda_device *d)
     }
     snprintf(d->base.name, sizeof d->base.name, "%.60s", properties.name);
     d->base.loops = driver >= DRIVER_WITH_LOOPS && !(loops && strcmp(loops, "host") == 0);
-    return open_streams(d) && open_page(d);
+    return open_streams(d) && open_events(d) && open_page(d);
 }
 
 struct device *cuda_device_open(char *message, size_t message_bytes)
@@ -431,6 +457,10 @@ void cuda_device_close(struct device *device)
     for (int i = 0; i < MAX_DEPTH; i++)
         if (d->levels[i].stream)
             cudaStreamDestroy(d->levels[i].stream);
+    if (d->begun)
+        cudaEventDestroy(d->begun);
+    if (d->ended)
+        cudaEventDestroy(d->ended);
     if (d->host_page)
         cudaFreeHost(const_cast<page *>(d->host_page));
     free(d);

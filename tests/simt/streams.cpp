@@ -54,8 +54,14 @@ std::vector<handle> handles;
 /* Templates that the host holds; an executable keeps its graph alive. */
 std::vector<std::shared_ptr<simt_graph>> graphs;
 simt_calls calls;
+uint64_t launched_threads;
 
 } // namespace
+
+struct simt_event {
+    uint64_t threads;
+    cudaStream_t stream;
+};
 
 struct simt_stream {
     std::deque<operation> queue;
@@ -177,7 +183,11 @@ void simt_submit(cudaStream_t stream, const void *kernel, dim3 grid, dim3 block,
         simt_run(kernel, grid, block, shared_bytes, body, closure.get());
         return;
     }
-    auto run = [=] { simt_run(kernel, grid, block, shared_bytes, body, closure.get()); };
+    auto run = [=] {
+        simt_run(kernel, grid, block, shared_bytes, body, closure.get());
+        launched_threads +=
+            (uint64_t)grid.x * grid.y * grid.z * ((uint64_t)block.x * block.y * block.z);
+    };
     if (stream->captured) {
         append(*stream, {run, 0, cudaGraphCondTypeIf, nullptr});
         return;
@@ -243,6 +253,38 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete stream;
     return cudaSuccess;
+}
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    *event = new simt_event{};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    if (stream->captured)
+        return cudaErrorStreamCaptureUnsupported;
+    event->stream = stream;
+    stream->queue.push_back({[=] { event->threads = launched_threads; }, nullptr});
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    return event->stream ? cudaStreamSynchronize(event->stream) : cudaErrorInvalidValue;
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+{
+    *ms = (float)(end->threads - begin->threads) * 1e-6f;
+    return begin->stream && end->stream ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 /* ---- capture ---- */
