@@ -131,7 +131,7 @@ static void *stream(struct device *device)
 static void *allocate_pinned(struct device *device, size_t bytes)
 {
     void *memory = NULL;
-    good(of(device), cudaHostAlloc(&memory, bytes ? bytes : 1, cudaHostAllocDefault),
+    good(of(device), cudaHostAlloc(&memory, bytes ? bytes : 1, cudaHostAllocMapped),
          "allocating pinned memory");
     return memory;
 }
