@@ -216,6 +216,7 @@ struct device; /* runtime/device.h */
 
 struct kernels {
     const char *name; /* "plain", "scalar", "avx2", "avx512", "cuda" */
+    bool separate_memory;  /* their memory is not the host's, even while no device is open */
     struct device *device; /* where their memory lies; NULL: the host's */
     struct kernel kernel[KERNEL_COUNT];
     /* The form in which conv2d (or conv2d_backward_data when `backward`) wants its weight. `x` is the

@@ -121,6 +121,7 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
         return status->code;
     solver_declare_state(solver);
     solver_record(solver);
+    solver_expect_replays(solver);
     if (solver->forward_operator)
         program_watch(solver->program, solver->slot.loss);
     if (prepare && settings->tuning_path &&

@@ -87,6 +87,9 @@ struct resample_solver *resample_create(struct model *model, const struct operat
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
 /* What choosing the convolutions' ways took; all zero without settings.tuning_path. */
 struct tuning resample_tuning(const struct resample_solver *solver);
+/* The bytes that an evaluation of the UNet uploads under a memory limit, and at most how many of them
+ * a run makes. */
+struct tape_uploads resample_unet_uploads(const struct resample_solver *solver);
 /* How many latent-shaped draws a run takes from settings.noise. */
 int64_t resample_draws(const struct resample_solver *solver);
 /* Seconds of one decoder pass (forward + VJP), of one UNet pass, and the estimate for a whole run

@@ -1,8 +1,9 @@
 /* The memory plan: on random graphs no two values that live at once share memory, every value keeps
  * what was written to it, and the region stays close to what must be alive; recomputation under a
- * limit and loops give the same bytes. */
+ * limit and loops give the same bytes; which weights a device offloads, and for what limit. */
 #include "runtime/tape_internal.h"
 #include "tests/support/random.h"
+#include "tests/support/weighted.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -330,6 +331,89 @@ static void too_little_memory_names_the_least(void **state)
     program_free(program);
 }
 
+/* ---- weights that a device offloads ---- */
+
+/* Plans for a device, of which planning needs no more. */
+static struct kernels device_kernels(void)
+{
+    struct kernels kernels = *kernels_plain_f32();
+    kernels.separate_memory = true;
+    return kernels;
+}
+
+static struct memory_report plan_weighted(struct weighted *weighted, size_t limit)
+{
+    struct status status = {0};
+    struct memory_report report;
+    program_plan(weighted->program, limit, &status);
+    if (!status_ok(&status))
+        fail_msg("%s", status.message);
+    check_no_overlap(weighted->program, weighted->start, 0);
+    check_no_overlap(weighted->program, weighted->step, 0);
+    program_memory(weighted->program, &report);
+    assert_true(!limit || report.total_bytes <= limit);
+    return report;
+}
+
+/* The one that is used least goes first; nothing is computed twice before all are gone. */
+static void rarely_used_weights_are_offloaded_first(void **state)
+{
+    (void)state;
+    struct kernels kernels = device_kernels();
+    struct weighted w;
+    weighted_record(&w, &kernels);
+    struct memory_report full = plan_weighted(&w, 0);
+    size_t each = weighted_bytes(&w, WEIGHT_START);
+    assert_true(full.offloaded_bytes == 0 && full.upload_bytes == 0);
+    assert_true(full.weights_bytes == 4 * each + weighted_bytes(&w, WEIGHT_BIAS));
+
+    struct memory_report one = plan_weighted(&w, full.total_bytes - 1);
+    assert_true(one.offloaded_bytes == each && one.recomputed_nodes == 0);
+    assert_true(program_uploads(w.start).bytes == each && program_uploads(w.step).bytes == 0);
+    assert_true(one.upload_bytes == (double)each);
+
+    struct memory_report two = plan_weighted(&w, one.total_bytes - 1);
+    assert_true(two.offloaded_bytes == 2 * each && two.recomputed_nodes == 0);
+    assert_true(program_uploads(w.step).bytes == each);
+    assert_true(two.upload_bytes == (double)((1 + WEIGHTED_STEPS) * each));
+    weighted_free(&w);
+}
+
+/* A loop's weight and a vector stay on the device for any limit, and the least that is named fits.
+ */
+static void a_loop_keeps_its_weights(void **state)
+{
+    (void)state;
+    struct kernels kernels = device_kernels();
+    struct weighted w;
+    weighted_record(&w, &kernels);
+    size_t full = plan_weighted(&w, 0).total_bytes, least = least_bytes(w.program), before = 0;
+    size_t each = weighted_bytes(&w, WEIGHT_LOOPED);
+    for (size_t limit = full; limit > least; limit -= (limit - least + 9) / 10) {
+        struct memory_report report = plan_weighted(&w, limit);
+        assert_true(report.offloaded_bytes >= before);
+        before = report.offloaded_bytes;
+    }
+    struct memory_report report = plan_weighted(&w, least);
+    assert_true(report.offloaded_bytes == 3 * each && report.recomputed_nodes > 0);
+    assert_true(report.weights_bytes == each + weighted_bytes(&w, WEIGHT_BIAS));
+    assert_true(program_uploads(w.body).bytes == 0);
+    assert_true(plan_weighted(&w, 0).offloaded_bytes == 0);
+    weighted_free(&w);
+}
+
+static void the_host_offloads_nothing(void **state)
+{
+    (void)state;
+    struct weighted w;
+    weighted_record(&w, kernels_plain_f32());
+    struct memory_report full = plan_weighted(&w, 0),
+                         least = plan_weighted(&w, least_bytes(w.program));
+    assert_true(least.offloaded_bytes == 0 && least.recomputed_nodes > 0);
+    assert_true(least.weights_bytes == full.weights_bytes);
+    weighted_free(&w);
+}
+
 /* x <- x/2 until |x| < 1e-3: counts iterations, keeps other values over the loop, stops at the
  * limit. */
 static void loops_exit_and_count(void **state)
@@ -419,6 +503,9 @@ int main(void)
         cmocka_unit_test(a_tangent_recomputes_anew),
         cmocka_unit_test(random_graphs_recompute_the_same_bytes),
         cmocka_unit_test(too_little_memory_names_the_least),
+        cmocka_unit_test(rarely_used_weights_are_offloaded_first),
+        cmocka_unit_test(a_loop_keeps_its_weights),
+        cmocka_unit_test(the_host_offloads_nothing),
         cmocka_unit_test(loops_exit_and_count),
         cmocka_unit_test(shapes_are_checked),
         cmocka_unit_test(a_result_that_is_not_finite_is_named),

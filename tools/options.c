@@ -117,7 +117,7 @@ static const struct option options[] = {
     {"precision", OPTION_CHOICE, AT(precision), WITH_NETWORKS | FOR_MEMORY, "f32|bf16", 0, 0,
      "number type of the networks (cpu: f32)"},
     {"memory-limit", OPTION_BYTES, AT(memory_limit), FOR_SOLVE | FOR_MEMORY, "BYTES", 1, 9e18,
-     "most memory for the plan, as 512M or 4G; slower to fit"},
+     "most memory for the plan, as 512M or 4G; offloads (cuda), recomputes to fit"},
     {"json", OPTION_FLAG, AT(json), FOR_MEMORY | FOR_INSPECT, NULL, 0, 0, "print JSON"},
     {"n_samples_per_class", OPTION_INTEGER, AT(n_samples_per_class), FOR_SOLVE, "N", 1, 1000,
      "official flag; one reconstruction per picture is made"},

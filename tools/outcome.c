@@ -281,6 +281,7 @@ static void add_measures(cJSON *object, const struct resample_result *result)
     cJSON_AddNumberToObject(object, "plan_bytes", (double)result->memory.total_bytes);
     cJSON *plan = cJSON_AddObjectToObject(object, "plan");
     cJSON_AddNumberToObject(plan, "weights_bytes", (double)result->memory.weights_bytes);
+    cJSON_AddNumberToObject(plan, "offloaded_bytes", (double)result->memory.offloaded_bytes);
     cJSON_AddNumberToObject(plan, "pinned_bytes", (double)result->memory.pinned_bytes);
     cJSON_AddNumberToObject(plan, "activations_bytes", (double)result->memory.activations_bytes);
     cJSON_AddNumberToObject(plan, "workspace_bytes", (double)result->memory.workspace_bytes);

@@ -21,6 +21,7 @@ const struct kernels *kernels_cuda(void)
 {
     static const struct kernels table = {
         .name = "cuda",
+        .separate_memory = true,
         .kernel =
             {
                 RUN_WORKSPACE(conv2d),

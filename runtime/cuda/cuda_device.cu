@@ -119,10 +119,34 @@ static bool read(struct device *device, void *host, const void *from, size_t byt
            good(d, cudaStreamSynchronize(main_stream(d)), "waiting for the card");
 }
 
+static cudaStream_t current_stream(cuda_device *d)
+{
+    return d->levels[d->depth ? d->depth - 1 : 0].stream;
+}
+
 static void *stream(struct device *device)
 {
+    return current_stream(of(device));
+}
+
+static void *allocate_pinned(struct device *device, size_t bytes)
+{
+    void *memory = NULL;
+    good(of(device), cudaHostAlloc(&memory, bytes ? bytes : 1, cudaHostAllocMapped),
+         "allocating pinned memory");
+    return memory;
+}
+
+static void release_pinned(struct device *device, void *pinned)
+{
+    good(of(device), cudaFreeHost(pinned), "freeing pinned memory");
+}
+
+static bool upload(struct device *device, void *to, const void *pinned, size_t bytes)
+{
     cuda_device *d = of(device);
-    return d->levels[d->depth ? d->depth - 1 : 0].stream;
+    return good(d, cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, current_stream(d)),
+                "copying to the card");
 }
 
 static bool time_begin(struct device *device)
@@ -370,6 +394,9 @@ static void set_functions(struct device *base)
     base->write = write;
     base->read = read;
     base->zero = zero;
+    base->allocate_pinned = allocate_pinned;
+    base->release_pinned = release_pinned;
+    base->upload = upload;
     base->stream = stream;
     base->time_begin = time_begin;
     base->time_end_ms = time_end_ms;

@@ -19,7 +19,8 @@ struct simt_graph {
 };
 
 struct simt_graph_node {
-    std::function<void()> run; /* a kernel; empty: a conditional node */
+    std::function<void()> run; /* a kernel or a copy; empty: a conditional node */
+    bool copies;
     cudaGraphConditionalHandle handle;
     cudaGraphConditionalNodeType type;
     simt_graph *body;
@@ -114,6 +115,14 @@ static void set_defaults(const simt_graph &graph)
         set_defaults(*body);
 }
 
+static void count_graph_copy(const simt_stream &stream)
+{
+    bool in_loop = std::any_of(stream.frames.begin(), stream.frames.end(),
+                               [](const frame &frame) { return frame.loop; });
+    calls.graph_copies++;
+    calls.in_loops.graph_copies += in_loop;
+}
+
 /* One node of the graph at the head; true when it is done. */
 static bool step_graph(simt_stream &stream)
 {
@@ -126,6 +135,8 @@ static bool step_graph(simt_stream &stream)
         return stream.frames.empty();
     }
     const simt_graph_node &node = top.graph->nodes[top.next++];
+    if (node.copies)
+        count_graph_copy(stream);
     if (node.run)
         node.run();
     else if (handles[node.handle].value)
@@ -189,25 +200,33 @@ void simt_submit(cudaStream_t stream, const void *kernel, dim3 grid, dim3 block,
             (uint64_t)grid.x * grid.y * grid.z * ((uint64_t)block.x * block.y * block.z);
     };
     if (stream->captured) {
-        append(*stream, {run, 0, cudaGraphCondTypeIf, nullptr});
+        append(*stream, {run, false, 0, cudaGraphCondTypeIf, nullptr});
         return;
     }
     count(calls.launches, calls.in_loops.launches);
     stream->queue.push_back({run, nullptr});
 }
 
+/* Pinned memory is read when the copy runs, other host memory now; a graph copies from pinned
+ * memory alone. */
 cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
+    bool pinned = kind == cudaMemcpyHostToDevice && simt::is_pinned(source, bytes);
+    auto run = [=] { memcpy(target, source, bytes); };
+    if (stream->captured && pinned) {
+        append(*stream, {run, true, 0, cudaGraphCondTypeIf, nullptr});
+        return cudaSuccess;
+    }
     count(calls.copies, calls.in_loops.copies);
     if (stream->captured)
         return cudaErrorStreamCaptureUnsupported;
-    if (kind == cudaMemcpyHostToDevice) {
+    if (kind == cudaMemcpyHostToDevice && !pinned) {
         const char *from = static_cast<const char *>(source);
         std::vector<char> copy(from, from + bytes);
         stream->queue.push_back({[=] { memcpy(target, copy.data(), bytes); }, nullptr});
     } else {
-        stream->queue.push_back({[=] { memcpy(target, source, bytes); }, nullptr});
+        stream->queue.push_back({run, nullptr});
     }
     return cudaSuccess;
 }
@@ -376,7 +395,7 @@ cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cud
     handles[c.handle].used = true;
     graph->bodies.push_back(std::make_unique<simt_graph>());
     simt_graph *body = graph->bodies.back().get();
-    graph->nodes.push_back({nullptr, c.handle, c.type, body});
+    graph->nodes.push_back({nullptr, false, c.handle, c.type, body});
     *node = &graph->nodes.back();
     c.phGraph_out = &graph->nodes.back().body;
     return cudaSuccess;
