@@ -49,6 +49,7 @@ const struct kernels *kernels_cuda(void)
                 RUN_WORKSPACE(dot),
                 RUN_WORKSPACE(adam_step),
                 RUN(copy),
+                RUN(cast),
                 RUN(philox_normal),
                 RUN(ddim_step),
                 RUN(stochastic_resample),
