@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What the driver takes of a card beside the plan. Others report 107 MiB (RTX 4060 Ti) to 555 MiB (RTX
- * PRO 6000); nobody here has measured it. */
+/* What the driver takes of a card beside the plan. Others report 107 MiB (RTX 4060 Ti) to 555 MiB
+ * (RTX PRO 6000); nobody here has measured it. */
 static const size_t assumed_context_bytes = (size_t)600 << 20;
 
 static bool on_card(const struct kernels *kernels)
@@ -40,8 +40,9 @@ static void print_row(const char *name, size_t bytes, const char *what)
 static void print_table(const struct memory_report *report, const struct operator* operator,
                         const struct kernels * kernels)
 {
-    printf("resample solve, %s of a %lldx%lld picture, %s:\n", operator->name,
-           (long long)operator->image_shape[2], (long long)operator->image_shape[1], kernels->name);
+    printf("resample solve, %s of a %lldx%lld picture, %s%s:\n", operator->name,
+           (long long)operator->image_shape[2], (long long)operator->image_shape[1], kernels->name,
+           kernels->network == TYPE_BF16 ? " with the networks in bf16" : "");
     print_row("weights", report->weights_bytes, "the networks, packed for this machine's kernels");
     print_row("pinned", report->pinned_bytes, "solver state and the operator's constants");
     print_row("activations", report->activations_bytes,

@@ -238,7 +238,8 @@ static void add_settings(cJSON *object, const struct session *session,
     add_text(json, "noise", session->arguments->noise);
     cJSON_AddNumberToObject(json, "threads", settings->threads);
     cJSON_AddStringToObject(json, "device", settings->kernels->device ? "cuda" : "cpu");
-    cJSON_AddStringToObject(json, "precision", "f32");
+    cJSON_AddStringToObject(json, "precision",
+                            settings->kernels->network == TYPE_BF16 ? "bf16" : "f32");
     cJSON_AddNumberToObject(json, "memory_limit_bytes", (double)settings->memory_limit_bytes);
     cJSON_AddBoolToObject(json, "use_ema", session->arguments->use_ema);
 }
