@@ -9,6 +9,11 @@
  * f64 with the plain double kernels (gradient checks). Accumulation in the plain kernels is double.
  * An output may be the very same memory as an input only where this says "in place".
  *
+ * The networks' values may be bf16 in place of real (struct kernels' `network`): x, y, dx, dy, qkv, o and
+ * residuals of conv2d, group_norm, attention, silu, combine, add_channel, sum_spatial and the channel
+ * kernels, all of a call alike, and convolutions' weights in a bf16 form. Everything else stays real
+ * (biases, gamma, beta, statistics, lse), and so does every sum.
+ *
  * NAME: inputs -> outputs                                     (op; attributes)
  *
  * conv2d: x[N,H,W,I], weight, bias[1,1,1,O] or none, residual[N,P,Q,O] or none -> y[N,P,Q,O]
@@ -57,6 +62,7 @@
  * adam_step: p, g, m, v, step[1,1,1,1] i32 -> p, m, v, step (the same memory)   attributes.adam
  *     step += 1, decoupled decay, algorithm.md section 6; 1-beta^step in double; zero-initialised m, v, step
  * copy: x -> x
+ * cast: x -> x in the type of the output: real to bf16, rounded to nearest even, or bf16 to real
  * philox_normal: counter[1,1,1,4] i32 (seed low, seed high, stream, draw) -> normals of y's shape,
  *     counter (the same memory, draw += 1). Philox4x32-10, key = seed, counter = (block, 0, draw,
  *     stream); element i takes lane i%4 of block i/4, Box-Muller on lane pairs; elements counted in
@@ -97,7 +103,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum element_type { TYPE_F32, TYPE_F64, TYPE_I32, TYPE_BYTES };
+enum element_type { TYPE_F32, TYPE_F64, TYPE_I32, TYPE_BF16, TYPE_BYTES };
 
 struct tensor {
     void *data; /* NULL: an optional input that is absent */
@@ -107,7 +113,7 @@ struct tensor {
 
 static inline size_t element_bytes(enum element_type type)
 {
-    return type == TYPE_F64 ? 8 : type == TYPE_BYTES ? 1 : 4;
+    return type == TYPE_F64 ? 8 : type == TYPE_BF16 ? 2 : type == TYPE_BYTES ? 1 : 4;
 }
 
 static inline int64_t tensor_elements(const struct tensor *tensor)
@@ -125,6 +131,8 @@ enum weight_form {
     WEIGHT_UPSAMPLE,         /* 25 products for 4x4 outputs of an upsampling 3x3 one, likewise */
     WEIGHT_TAPS,             /* [tap][output][input], for the tensor cores, both directions alike */
     WEIGHT_TAPS_MERGED,      /* the same where upsampled 3x3 taps meet one pixel: 4x4 sums of taps */
+    WEIGHT_TAPS_BF16,        /* both in bf16 */
+    WEIGHT_TAPS_MERGED_BF16,
     WEIGHT_FORM_COUNT
 };
 
@@ -218,6 +226,7 @@ struct kernels {
     const char *name; /* "plain", "scalar", "avx2", "avx512", "cuda" */
     bool separate_memory;  /* their memory is not the host's, even while no device is open */
     struct device *device; /* where their memory lies; NULL: the host's */
+    enum element_type network; /* of the networks' values: TYPE_BF16; else the program's real type */
     struct kernel kernel[KERNEL_COUNT];
     /* The form in which conv2d (or conv2d_backward_data when `backward`) wants its weight. `x` is the
      * forward input's shape, `y` the forward output's. Depends on the shapes alone. */

@@ -88,6 +88,7 @@ value encoder_record(struct tape *tape, struct model *model, value image)
     int resolution = config->resolution;
     value h = layer_input(&layers, image, "the encoder's input", config->in_channels,
                           model_latent_factor(model));
+    h = tape_to_network(tape, h);
     h = layer_convolution(&layers, h, "encoder", "conv_in", config->ch, 3, NO_VALUE);
     for (int i = 0; i < config->levels; i++) {
         char level[BLOCK_BYTES];
@@ -108,7 +109,9 @@ value encoder_record(struct tape *tape, struct model *model, value image)
     layer_visit(&layers, "encoder", h);
     h = layer_convolution(&layers, h, "", "quant_conv", (config->is_vq ? 1 : 2) * config->embed_dim,
                           1, NO_VALUE);
-    return config->is_vq ? h : tape_slice_channels(tape, h, 0, config->embed_dim);
+    if (!config->is_vq)
+        h = tape_slice_channels(tape, h, 0, config->embed_dim);
+    return tape_to_real(tape, h);
 }
 
 static value quantized(const struct layers *layers, value z)
@@ -142,6 +145,7 @@ value decoder_record(struct tape *tape, struct model *model, value z, bool quant
     }
     if (quantize && config->is_vq)
         h = quantized(&layers, h);
+    h = tape_to_network(tape, h);
     h = layer_convolution(&layers, h, "", "post_quant_conv", config->z_channels, 1, NO_VALUE);
     h = layer_convolution(&layers, h, "decoder", "conv_in",
                           (int64_t)config->ch * config->ch_mult[deepest], 3, NO_VALUE);
@@ -158,5 +162,6 @@ value decoder_record(struct tape *tape, struct model *model, value z, bool quant
         layer_visit(&layers, level, h);
     }
     h = layer_norm(&layers, h, "decoder", "norm_out", norm_epsilon, true);
-    return layer_convolution(&layers, h, "decoder", "conv_out", config->out_ch, 3, NO_VALUE);
+    h = layer_convolution(&layers, h, "decoder", "conv_out", config->out_ch, 3, NO_VALUE);
+    return tape_to_real(tape, h);
 }

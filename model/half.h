@@ -3,23 +3,9 @@
 #ifndef MODEL_HALF_H
 #define MODEL_HALF_H
 
+#include "kernels/bfloat16.h"
+
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-static inline float float_from_bits(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline uint32_t bits_from_float(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
 
 static inline float float_from_half(uint16_t half)
 {
@@ -43,19 +29,6 @@ static inline uint16_t half_from_float(float value)
         return sign | (uint16_t)lrintf(float_from_bits(magnitude) * 0x1p24f);
     uint32_t rebiased = magnitude - ((127u - 15u) << 23);
     return sign | (uint16_t)((rebiased + 0xfff + (rebiased >> 13 & 1)) >> 13);
-}
-
-static inline float float_from_bfloat16(uint16_t value)
-{
-    return float_from_bits((uint32_t)value << 16);
-}
-
-static inline uint16_t bfloat16_from_float(float value)
-{
-    uint32_t bits = bits_from_float(value);
-    if ((bits & 0x7fffffff) > 0x7f800000)
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 #endif

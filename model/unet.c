@@ -22,6 +22,7 @@ static value time_embedding(const struct unet *net, value t)
     int64_t channels = net->config->model_channels;
     tape_label(layers->tape, "time_embed");
     value h = tape_timestep_embedding(layers->tape, t, channels, longest_period);
+    h = tape_to_network(layers->tape, h);
     h = layer_convolution(layers, h, "time_embed", "0", 4 * channels, 1, NO_VALUE);
     h = tape_silu(layers->tape, h);
     h = layer_convolution(layers, h, "time_embed", "2", 4 * channels, 1, NO_VALUE);
@@ -158,6 +159,7 @@ value unet_record(struct tape *tape, struct model *model, value x, value t)
         goto done;
     h = layer_input(&net.layers, x, "the UNet's input", config->in_channels,
                     1 << (config->levels - 1));
+    h = tape_to_network(tape, h);
     net.embedding = time_embedding(&net, t);
     h = input_blocks(&net, h);
     h = middle_block(&net, h);
@@ -167,6 +169,7 @@ value unet_record(struct tape *tape, struct model *model, value x, value t)
             h = output_block(&net, h, index++, level, level > 0 && i == config->num_res_blocks);
     h = layer_norm(&net.layers, h, "out", "0", norm_epsilon, true);
     h = layer_convolution(&net.layers, h, "out", "2", config->out_channels, 3, NO_VALUE);
+    h = tape_to_real(tape, h);
 done:
     free(net.skips);
     return h;

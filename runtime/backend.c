@@ -10,11 +10,12 @@
 
 /* There where the backend is linked in. */
 #pragma weak kernels_cuda
+#pragma weak kernels_cuda_bf16
 #pragma weak cuda_device_open
 #pragma weak cuda_device_close
 
 struct entries {
-    const struct kernels *(*kernels)(void);
+    const struct kernels *(*kernels)(void), *(*kernels_bf16)(void);
     struct device *(*open_device)(char *message, size_t message_bytes);
     void (*close_device)(struct device *device);
 };
@@ -59,6 +60,8 @@ static int open_library(struct cuda_backend *backend, struct entries *entries,
                           "no CUDA backend: %s (`make cuda` builds libresample-cuda.so)",
                           dlerror());
     if (!find(backend->library, "kernels_cuda", &entries->kernels, sizeof entries->kernels) ||
+        !find(backend->library, "kernels_cuda_bf16", &entries->kernels_bf16,
+              sizeof entries->kernels_bf16) ||
         !find(backend->library, "cuda_device_open", &entries->open_device,
               sizeof entries->open_device) ||
         !find(backend->library, "cuda_device_close", &entries->close_device,
@@ -68,14 +71,15 @@ static int open_library(struct cuda_backend *backend, struct entries *entries,
     return status->code;
 }
 
-int cuda_backend_open(struct cuda_backend *backend, bool card, struct status *status)
+int cuda_backend_open(struct cuda_backend *backend, enum element_type network, bool card,
+                      struct status *status)
 {
-    struct entries entries = {kernels_cuda, cuda_device_open, cuda_device_close};
+    struct entries entries = {kernels_cuda, kernels_cuda_bf16, cuda_device_open, cuda_device_close};
     char message[192];
     *backend = (struct cuda_backend){0};
     if (!entries.kernels && open_library(backend, &entries, status) != STATUS_OK)
         goto failed;
-    backend->kernels = *entries.kernels();
+    backend->kernels = network == TYPE_BF16 ? *entries.kernels_bf16() : *entries.kernels();
     backend->close_device = entries.close_device;
     if (!card)
         return status->code;

@@ -15,9 +15,10 @@ struct cuda_backend {
 
 /* Whether there is a library to open, or the backend is linked in. */
 bool cuda_backend_present(void);
-/* card false: the kernels' table alone, to plan with. STATUS_BAD_INPUT and the reason where there
- * is no library or no card. */
-int cuda_backend_open(struct cuda_backend *backend, bool card, struct status *status);
+/* network: TYPE_F32 or TYPE_BF16, as in the kernels' table. card false: the table alone, to plan
+ * with. STATUS_BAD_INPUT and the reason where there is no library or no card. */
+int cuda_backend_open(struct cuda_backend *backend, enum element_type network, bool card,
+                      struct status *status);
 void cuda_backend_close(struct cuda_backend *backend);
 
 #endif

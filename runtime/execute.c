@@ -1,4 +1,5 @@
 /* Replay of a planned tape node by node: on the CPU, and where a device has no graphs that loop. */
+#include "kernels/bfloat16.h"
 #include "runtime/tape_internal.h"
 
 #include <math.h>
@@ -119,6 +120,8 @@ static bool all_finite(const void *data, enum element_type type, int64_t count)
         if (type == TYPE_F32 && !isfinite(((const float *)data)[i]))
             return false;
         if (type == TYPE_F64 && !isfinite(((const double *)data)[i]))
+            return false;
+        if (type == TYPE_BF16 && !isfinite(float_from_bfloat16(((const uint16_t *)data)[i])))
             return false;
     }
     return true;

@@ -10,9 +10,10 @@ static const struct value_info *info(const struct tape *tape, value v)
     return &tape->values[v];
 }
 
-static bool same_shape(const struct value_info *a, const struct value_info *b)
+/* In shape and type. */
+static bool alike(const struct value_info *a, const struct value_info *b)
 {
-    return memcmp(a->shape, b->shape, sizeof a->shape) == 0;
+    return a->type == b->type && memcmp(a->shape, b->shape, sizeof a->shape) == 0;
 }
 
 static bool is_scalar(const struct value_info *a)
@@ -52,6 +53,12 @@ static enum element_type real_of(const struct tape *tape)
     return tape->program->real;
 }
 
+/* Of a result that is of its input's type. */
+static enum element_type type_like(const struct tape *tape, value v)
+{
+    return info(tape, v)->type == TYPE_BF16 ? TYPE_BF16 : real_of(tape);
+}
+
 static void scalar_output(const struct tape *tape, struct value_info *output)
 {
     set_shape(output, real_of(tape), 1, 1, 1, 1);
@@ -59,7 +66,7 @@ static void scalar_output(const struct tape *tape, struct value_info *output)
 
 static bool same_as(struct tape *tape, value v, struct value_info output[])
 {
-    output[0] = (struct value_info){.type = real_of(tape)};
+    output[0] = (struct value_info){.type = type_like(tape, v)};
     memcpy(output[0].shape, info(tape, v)->shape, sizeof output[0].shape);
     return true;
 }
@@ -88,8 +95,8 @@ static bool shape_of_node(struct tape *tape, struct node *node, struct value_inf
 
 static bool binary_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
-    if (node->input[1] >= 0 && !same_shape(info(tape, node->input[0]), info(tape, node->input[1])))
-        return refuse(tape, node, "the shapes differ");
+    if (node->input[1] >= 0 && !alike(info(tape, node->input[0]), info(tape, node->input[1])))
+        return refuse(tape, node, "the shapes or types differ");
     return same_as_first(tape, node, output);
 }
 
@@ -117,11 +124,13 @@ static bool conv2d_infer(struct tape *tape, struct node *node, struct value_info
     int64_t columns = x->shape[2] * a->upsample + a->pad_left + a->pad_right - a->kernel_width;
     if (rows < 0 || columns < 0)
         return refuse(tape, node, "the picture is smaller than the kernel");
-    set_shape(output, real_of(tape), x->shape[0], rows / a->stride + 1, columns / a->stride + 1,
-              w->shape[0]);
+    set_shape(output, type_like(tape, node->input[0]), x->shape[0], rows / a->stride + 1,
+              columns / a->stride + 1, w->shape[0]);
+    if ((x->type == TYPE_BF16) != (tape->program->kernels->network == TYPE_BF16))
+        return refuse(tape, node, "the input is not of the networks' type");
     if (node->input[2] >= 0 && !is_vector(info(tape, node->input[2]), w->shape[0]))
         return refuse(tape, node, "the bias does not fit");
-    if (node->input[3] >= 0 && !same_shape(info(tape, node->input[3]), output))
+    if (node->input[3] >= 0 && !alike(info(tape, node->input[3]), output))
         return refuse(tape, node, "the residual does not fit");
     a->form = tape->program->kernels->conv2d_form(a, x->shape, output->shape, false);
     return true;
@@ -155,7 +164,9 @@ static void conv2d_jvp(struct tape *tape, const struct node *node, const value *
 
 static bool conv2d_backward_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
-    return shape_of_node(tape, node, output);
+    shape_of_node(tape, node, output);
+    output->type = type_like(tape, node->input[0]);
+    return true;
 }
 
 /* normalisation, attention, activation */
@@ -197,7 +208,8 @@ static bool attention_infer(struct tape *tape, struct node *node, struct value_i
     int heads = node->attributes.attention.heads;
     if (heads < 1 || x->shape[3] % (3 * (int64_t)heads))
         return refuse(tape, node, "the heads do not divide the channels");
-    set_shape(&output[0], real_of(tape), x->shape[0], x->shape[1], x->shape[2], x->shape[3] / 3);
+    set_shape(&output[0], type_like(tape, node->input[0]), x->shape[0], x->shape[1], x->shape[2],
+              x->shape[3] / 3);
     set_shape(&output[1], real_of(tape), x->shape[0], heads, x->shape[1] * x->shape[2], 1);
     return true;
 }
@@ -319,8 +331,9 @@ static void multiply_vjp(struct tape *tape, const struct node *node, const value
 static bool add_channel_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *x = info(tape, node->input[0])->shape, *b = info(tape, node->input[1])->shape;
-    if (b[0] != x[0] || b[1] != 1 || b[2] != 1 || b[3] != x[3])
-        return refuse(tape, node, "the shapes do not fit");
+    if (b[0] != x[0] || b[1] != 1 || b[2] != 1 || b[3] != x[3] ||
+        info(tape, node->input[0])->type != info(tape, node->input[1])->type)
+        return refuse(tape, node, "the shapes or types do not fit");
     return same_as_first(tape, node, output);
 }
 
@@ -350,7 +363,7 @@ static void add_channel_jvp(struct tape *tape, const struct node *node, const va
 static bool sum_spatial_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *x = info(tape, node->input[0])->shape;
-    set_shape(output, real_of(tape), x[0], 1, 1, x[3]);
+    set_shape(output, type_like(tape, node->input[0]), x[0], 1, 1, x[3]);
     return true;
 }
 
@@ -383,9 +396,10 @@ static void straight_through_jvp(struct tape *tape, const struct node *node,
 static bool concat_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *a = info(tape, node->input[0])->shape, *b = info(tape, node->input[1])->shape;
-    if (memcmp(a, b, 3 * sizeof *a) != 0)
-        return refuse(tape, node, "the pictures differ in size");
-    set_shape(output, real_of(tape), a[0], a[1], a[2], a[3] + b[3]);
+    if (memcmp(a, b, 3 * sizeof *a) != 0 ||
+        info(tape, node->input[0])->type != info(tape, node->input[1])->type)
+        return refuse(tape, node, "the pictures differ in size or type");
+    set_shape(output, type_like(tape, node->input[0]), a[0], a[1], a[2], a[3] + b[3]);
     return true;
 }
 
@@ -427,7 +441,7 @@ static bool slice_infer(struct tape *tape, struct node *node, struct value_info 
     if (start < 0 || count < 1 || start + count > x[3])
         return refuse(tape, node, "the range exceeds the channels");
     node->attributes.channels.total = x[3];
-    set_shape(output, real_of(tape), x[0], x[1], x[2], count);
+    set_shape(output, type_like(tape, node->input[0]), x[0], x[1], x[2], count);
     return true;
 }
 
@@ -442,7 +456,8 @@ static void slice_vjp(struct tape *tape, const struct node *node, const value *o
 static bool pad_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const int64_t *x = info(tape, node->input[0])->shape;
-    set_shape(output, real_of(tape), x[0], x[1], x[2], node->attributes.channels.total);
+    set_shape(output, type_like(tape, node->input[0]), x[0], x[1], x[2],
+              node->attributes.channels.total);
     return true;
 }
 
@@ -461,6 +476,35 @@ static bool embedding_infer(struct tape *tape, struct node *node, struct value_i
     if (t[1] != 1 || t[2] != 1 || t[3] != 1)
         return refuse(tape, node, "one time per picture is wanted");
     return shape_of_node(tape, node, output);
+}
+
+/* Each way between the networks' type and real, and so are its derivatives. */
+static bool cast_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    same_as_first(tape, node, output);
+    output->type = output->type == TYPE_BF16 ? real_of(tape) : TYPE_BF16;
+    return true;
+}
+
+static value cast(struct tape *tape, value v)
+{
+    struct node node = node_of(KERNEL_cast, v, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    return tape_append(tape, &node);
+}
+
+static void cast_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                     const bool *wanted, value *input_gradient)
+{
+    (void)node;
+    if (wanted[0])
+        input_gradient[0] = cast(tape, output_gradient[0]);
+}
+
+static void cast_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                     value *output_tangent)
+{
+    (void)node;
+    output_tangent[0] = cast(tape, input_tangent[0]);
 }
 
 /* quantiser and reductions */
@@ -535,17 +579,17 @@ static bool adam_infer(struct tape *tape, struct node *node, struct value_info o
 {
     (void)output;
     for (int i = 1; i < 4; i++)
-        if (!same_shape(info(tape, node->input[0]), info(tape, node->input[i])))
-            return refuse(tape, node, "the shapes differ");
+        if (!alike(info(tape, node->input[0]), info(tape, node->input[i])))
+            return refuse(tape, node, "the shapes or types differ");
     return is_scalar(info(tape, node->input[4])) || refuse(tape, node, "step is not a scalar");
 }
 
 static bool ddim_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     const struct value_info *x = info(tape, node->input[0]);
-    if (!same_shape(x, info(tape, node->input[1])) ||
-        (node->input[2] >= 0 && !same_shape(x, info(tape, node->input[2]))))
-        return refuse(tape, node, "the shapes differ");
+    if (!alike(x, info(tape, node->input[1])) ||
+        (node->input[2] >= 0 && !alike(x, info(tape, node->input[2]))))
+        return refuse(tape, node, "the shapes or types differ");
     for (int k = 0; k < 3; k++)
         same_as_first(tape, node, &output[k]);
     return true;
@@ -554,8 +598,8 @@ static bool ddim_infer(struct tape *tape, struct node *node, struct value_info o
 static bool resample_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     for (int i = 1; i < 3; i++)
-        if (!same_shape(info(tape, node->input[0]), info(tape, node->input[i])))
-            return refuse(tape, node, "the shapes differ");
+        if (!alike(info(tape, node->input[0]), info(tape, node->input[i])))
+            return refuse(tape, node, "the shapes or types differ");
     return same_as_first(tape, node, output);
 }
 
@@ -570,8 +614,8 @@ static bool stop_infer(struct tape *tape, struct node *node, struct value_info o
 static bool keep_best_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     (void)output;
-    if (!same_shape(info(tape, node->input[1]), info(tape, node->input[3])))
-        return refuse(tape, node, "the shapes differ");
+    if (!alike(info(tape, node->input[1]), info(tape, node->input[3])))
+        return refuse(tape, node, "the shapes or types differ");
     return true;
 }
 
@@ -585,8 +629,8 @@ static bool direction_infer(struct tape *tape, struct node *node, struct value_i
 {
     (void)output;
     const struct value_info *g = info(tape, node->input[1]);
-    if (!same_shape(g, info(tape, node->input[2])) || !same_shape(g, info(tape, node->input[3])))
-        return refuse(tape, node, "the shapes differ");
+    if (!alike(g, info(tape, node->input[2])) || !alike(g, info(tape, node->input[3])))
+        return refuse(tape, node, "the shapes or types differ");
     return (is_scalar(info(tape, node->input[0])) && is_search(tape, node)) ||
            refuse(tape, node, "the energy is not a scalar, or the search state has another shape");
 }
@@ -595,8 +639,8 @@ static bool step_infer(struct tape *tape, struct node *node, struct value_info o
 {
     (void)output;
     const struct value_info *z = info(tape, node->input[0]);
-    if (!same_shape(z, info(tape, node->input[1])) || !same_shape(z, info(tape, node->input[2])))
-        return refuse(tape, node, "the shapes differ");
+    if (!alike(z, info(tape, node->input[1])) || !alike(z, info(tape, node->input[2])))
+        return refuse(tape, node, "the shapes or types differ");
     return (is_scalar(info(tape, node->input[3])) && is_search(tape, node)) ||
            refuse(tape, node, "curvature is not a scalar, or the search state has another shape");
 }
@@ -690,6 +734,7 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_dot] = {mse_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_adam_step] = {adam_infer, NULL, NULL, 0, 0, {1, 3, 4, 5}},
     [KERNEL_copy] = {same_as_first, NULL, NULL, 0, 0, {0}},
+    [KERNEL_cast] = {cast_infer, cast_vjp, cast_jvp, 1u << 0, 0, {0}},
     [KERNEL_philox_normal] = {shape_of_node, NULL, NULL, 0, 0, {0, 1}},
     [KERNEL_ddim_step] = {ddim_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_stochastic_resample] = {resample_infer, NULL, NULL, 0, 0, {0}},

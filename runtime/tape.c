@@ -80,6 +80,33 @@ static bool input_is_optional(int op, int input)
            (op == KERNEL_ddim_step && input == 2) || (op == KERNEL_stop_rule && input == 1);
 }
 
+/* bf16 is for what networks are made of. */
+static bool takes_bf16(int op)
+{
+    switch (op) {
+    case KERNEL_conv2d:
+    case KERNEL_conv2d_backward_data:
+    case KERNEL_group_norm:
+    case KERNEL_group_norm_backward:
+    case KERNEL_group_norm_jvp:
+    case KERNEL_attention:
+    case KERNEL_attention_backward:
+    case KERNEL_attention_jvp:
+    case KERNEL_silu:
+    case KERNEL_silu_backward:
+    case KERNEL_combine:
+    case KERNEL_add_channel:
+    case KERNEL_sum_spatial:
+    case KERNEL_concat_channels:
+    case KERNEL_slice_channels:
+    case KERNEL_pad_channels:
+    case KERNEL_cast:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool inputs_are_there(struct tape *tape, const struct node *node)
 {
     for (int i = 0; i < op_inputs(node->op); i++) {
@@ -87,6 +114,11 @@ static bool inputs_are_there(struct tape *tape, const struct node *node)
         if (v >= tape->value_count || (v < 0 && !input_is_optional(node->op, i))) {
             status_set(&tape->status, STATUS_FAILURE, "%s: %s: input %d is missing",
                        tape->labels[node->label], op_name(node->op), i);
+            return false;
+        }
+        if (v >= 0 && tape->values[v].type == TYPE_BF16 && !takes_bf16(node->op)) {
+            status_set(&tape->status, STATUS_FAILURE, "%s: %s does not take bf16",
+                       tape->labels[node->label], op_name(node->op));
             return false;
         }
     }
@@ -237,6 +269,23 @@ value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, doub
     const int64_t shape[4] = {tape_shape(tape, t)[0], 1, 1, channels};
     memcpy(node.shape, shape, sizeof shape);
     return tape_append(tape, &node);
+}
+
+static value to_type(struct tape *tape, value v, enum element_type type)
+{
+    return v < 0 || tape->values[v].type == type ? v
+                                                 : append(tape, KERNEL_cast, v, NO_VALUE, NO_VALUE);
+}
+
+value tape_to_network(struct tape *tape, value v)
+{
+    const struct program *program = tape->program;
+    return to_type(tape, v, program->kernels->network == TYPE_BF16 ? TYPE_BF16 : program->real);
+}
+
+value tape_to_real(struct tape *tape, value v)
+{
+    return to_type(tape, v, tape->program->real);
 }
 
 value tape_vector_quantize(struct tape *tape, value z, value codebook, value *index_or_null)

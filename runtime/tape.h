@@ -55,6 +55,11 @@ value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t cou
 value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, double max_period);
 value tape_vector_quantize(struct tape *tape, value z, value codebook, value *index_or_null);
 
+/* A real value in the type of the networks' (kernels.h), and back: v itself where it is that
+ * already. */
+value tape_to_network(struct tape *tape, value v);
+value tape_to_real(struct tape *tape, value v);
+
 /* Reductions: scalars {1,1,1,1}. */
 value tape_mean_squared_error(struct tape *tape, value a, value b);
 value tape_l2_norm(struct tape *tape, value r);

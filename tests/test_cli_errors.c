@@ -94,6 +94,8 @@ static void usage(void **state)
         {"--memory-limit",
          SOLVE "--task_config @/blur.yaml --input @/truth.npy --memory-limit 100K"},
         {"CUDA", SOLVE "--task_config @/blur.yaml --input @/truth.npy --device cuda"},
+        {"bf16",
+         SOLVE "--task_config @/blur.yaml --input @/truth.npy --device cpu --precision bf16"},
         {"bf16", SOLVE "--task_config @/blur.yaml --input @/truth.npy --precision bf16"},
         {"--use-ema", SOLVE "--task_config @/blur.yaml --input @/truth.npy --use-ema=yes"},
         {"--task_config", SOLVE "--input @/truth.npy"},

@@ -1,6 +1,7 @@
 /* The cuda backend's attention and its derivatives in the SIMT emulator against the plain kernels
  * in double: many narrow heads, single wide ones, tokens that fill no tile; the same bytes in any
  * order of threads. */
+#include "kernels/bfloat16.h"
 #include "kernels/cuda/attention.h"
 #include "tests/simt/device.h"
 #include "tests/simt/report.h"
@@ -33,10 +34,15 @@ static const struct shape {
 };
 enum { SHAPE_COUNT = sizeof shapes / sizeof *shapes };
 
+/* Relative, of a result. In bf16 both sides have the same inputs; probabilities, their changes and
+ * the result are rounded. */
+static const double tolerance = 3e-6, bf16_tolerance = 6e-3;
+
 /* ---- a kernel's tensors in double, as the plain kernel has them, and their copies in float ----
  */
 struct job {
     enum kernel_id id;
+    bool bf16; /* all but lse, which is number 3 of a derivative's inputs and 1 of the outputs */
     union attributes attributes;
     int inputs, outputs;
     int64_t input_shape[MOST_INPUTS][4], output_shape[MOST_OUTPUTS][4];
@@ -89,11 +95,24 @@ static void set_shape(int64_t to[4], int64_t n, int64_t h, int64_t w, int64_t c)
     memcpy(to, (int64_t[]){n, h, w, c}, 4 * sizeof *to);
 }
 
-static void forward_job(struct job *job, const struct shape *s)
+static bool is_bf16(const struct job *job, int input)
+{
+    return job->bf16 && input != 3;
+}
+
+static void round_inputs(struct job *job)
+{
+    for (int i = 0; i < job->inputs; i++)
+        for (size_t k = 0; is_bf16(job, i) && k < count_of(job->input_shape[i]); k++)
+            job->input[i][k] = float_from_bfloat16(bfloat16_from_float((float)job->input[i][k]));
+}
+
+static void forward_job(struct job *job, const struct shape *s, bool bf16)
 {
     uint64_t random = 5;
     memset(job, 0, sizeof *job);
     job->id = KERNEL_attention;
+    job->bf16 = bf16;
     job->attributes.attention.heads = (int)s->heads;
     job->inputs = 1;
     job->outputs = 2;
@@ -101,15 +120,16 @@ static void forward_job(struct job *job, const struct shape *s)
     set_shape(job->output_shape[0], s->n, s->h, s->w, s->heads * s->width);
     set_shape(job->output_shape[1], s->n, s->heads, s->h * s->w, 1);
     job->input[0] = random_doubles(count_of(job->input_shape[0]), 2, &random);
+    round_inputs(job);
     run_plain(job);
 }
 
 /* Of backward and jvp: both start with a direction, then qkv, o and lse. */
-static void derivative_job(struct job *job, const struct shape *s, enum kernel_id id)
+static void derivative_job(struct job *job, const struct shape *s, enum kernel_id id, bool bf16)
 {
     struct job forward;
     uint64_t random = 6;
-    forward_job(&forward, s);
+    forward_job(&forward, s, bf16);
     *job = forward;
     job->id = id;
     job->inputs = 4;
@@ -128,7 +148,16 @@ static void derivative_job(struct job *job, const struct shape *s, enum kernel_i
         for (size_t k = 0; k < count_of(job->input_shape[2 + i]); k++)
             job->input[2 + i][k] = (float)job->input[2 + i][k];
     }
+    round_inputs(job);
     run_plain(job);
+}
+
+static void job_open(struct job *job, const struct shape *s, enum kernel_id id, bool bf16)
+{
+    if (id == KERNEL_attention)
+        forward_job(job, s, bf16);
+    else
+        derivative_job(job, s, id, bf16);
 }
 
 static void job_close(struct job *job)
@@ -158,6 +187,24 @@ static void *device_floats(const double *values, size_t count)
     return memory;
 }
 
+static void *device_bf16(const double *values, size_t count)
+{
+    uint16_t *copy = allocate(count * sizeof *copy);
+    for (size_t i = 0; i < count; i++)
+        copy[i] = bfloat16_from_float((float)values[i]);
+    void *memory = device_memory(copy, count * sizeof *copy);
+    free(copy);
+    return memory;
+}
+
+/* A result's bf16, of which the first half of its memory is full, as floats. */
+static void widen(float *values, size_t count)
+{
+    const uint16_t *narrow = (const uint16_t *)values;
+    for (size_t i = count; i-- > 0;)
+        values[i] = float_from_bfloat16(narrow[i]);
+}
+
 static void run_kernel(enum kernel_id id, struct kernel_call *call)
 {
     size_t bytes = id == KERNEL_attention            ? cuda_attention_workspace(call)
@@ -177,11 +224,16 @@ static void run_cuda(const struct job *job, uint64_t seed, float *result[MOST_OU
 {
     struct tensor input[MOST_INPUTS], output[MOST_OUTPUTS];
     for (int i = 0; i < job->inputs; i++) {
-        input[i].data = device_floats(job->input[i], count_of(job->input_shape[i]));
+        size_t count = count_of(job->input_shape[i]);
+        input[i].type = is_bf16(job, i) ? TYPE_BF16 : TYPE_F32;
+        input[i].data = is_bf16(job, i) ? device_bf16(job->input[i], count)
+                                        : device_floats(job->input[i], count);
         memcpy(input[i].shape, job->input_shape[i], sizeof input[i].shape);
     }
     for (int i = 0; i < job->outputs; i++) {
-        output[i].data = device_memory(NULL, count_of(job->output_shape[i]) * sizeof(float));
+        output[i].type = job->bf16 && i == 0 ? TYPE_BF16 : TYPE_F32;
+        output[i].data =
+            device_memory(NULL, count_of(job->output_shape[i]) * element_bytes(output[i].type));
         memcpy(output[i].shape, job->output_shape[i], sizeof output[i].shape);
     }
     struct kernel_call call = {
@@ -194,9 +246,11 @@ static void run_cuda(const struct job *job, uint64_t seed, float *result[MOST_OU
     for (int i = 0; i < job->inputs; i++)
         device_release(input[i].data);
     for (int i = 0; i < job->outputs; i++) {
-        size_t bytes = count_of(job->output_shape[i]) * sizeof(float);
-        result[i] = allocate(bytes);
-        device_read(result[i], output[i].data, bytes);
+        size_t count = count_of(job->output_shape[i]);
+        result[i] = allocate(count * sizeof(float));
+        device_read(result[i], output[i].data, count * element_bytes(output[i].type));
+        if (output[i].type == TYPE_BF16)
+            widen(result[i], count);
         device_release(output[i].data);
     }
 }
@@ -219,7 +273,7 @@ static double check_job(const struct job *job, const char *what)
     assert_nothing_reported();
     for (int i = 0; i < job->outputs; i++) {
         double error = relative_error(first[i], job->output[i], count_of(job->output_shape[i]));
-        if (!(error <= 3e-6))
+        if (!(error <= (job->bf16 ? bf16_tolerance : tolerance)))
             fail_msg("%s, output %d: relative error %g", what, i, error);
         worst = fmax(worst, error);
     }
@@ -237,16 +291,13 @@ static double check_job(const struct job *job, const char *what)
     return worst;
 }
 
-static void check_shapes(enum kernel_id id)
+static void check_shapes(enum kernel_id id, bool bf16)
 {
     double worst = 0;
     for (int s = 0; s < SHAPE_COUNT; s++) {
         char what[80];
         struct job job;
-        if (id == KERNEL_attention)
-            forward_job(&job, &shapes[s]);
-        else
-            derivative_job(&job, &shapes[s], id);
+        job_open(&job, &shapes[s], id, bf16);
         cuda_attention_tuning = shapes[s].tuning;
         snprintf(what, sizeof what, "shape %d", s);
         worst = fmax(worst, check_job(&job, what));
@@ -258,19 +309,27 @@ static void check_shapes(enum kernel_id id)
 static void attention_matches_the_plain_kernel(void **state)
 {
     (void)state;
-    check_shapes(KERNEL_attention);
+    check_shapes(KERNEL_attention, false);
 }
 
 static void backward_matches_the_plain_kernel(void **state)
 {
     (void)state;
-    check_shapes(KERNEL_attention_backward);
+    check_shapes(KERNEL_attention_backward, false);
 }
 
 static void jvp_matches_the_plain_kernel(void **state)
 {
     (void)state;
-    check_shapes(KERNEL_attention_jvp);
+    check_shapes(KERNEL_attention_jvp, false);
+}
+
+static void bf16_matches_the_plain_kernel(void **state)
+{
+    (void)state;
+    check_shapes(KERNEL_attention, true);
+    check_shapes(KERNEL_attention_backward, true);
+    check_shapes(KERNEL_attention_jvp, true);
 }
 
 /* Softmax must not overflow, nor attend to padding, when scores are large. */
@@ -279,7 +338,7 @@ static void large_scores_do_no_harm(void **state)
     (void)state;
     static const struct shape shape = {1, 1, 70, 1, 4, USUAL};
     struct job job;
-    forward_job(&job, &shape);
+    forward_job(&job, &shape, false);
     for (int i = 0; i < 70 * 12; i++) {
         int token = i / 12, part = i % 12 / 4;
         job.input[0][i] = part == 0 ? -40 : part == 1 ? (token == 69 ? 10 : 40) : token == 69;
@@ -325,19 +384,16 @@ static void traffic_is_near_the_least(void **state)
                                          {1, 8, 8, 1, 160, {4 << 20, 1}}};
     double worst[3] = {0};
     for (size_t s = 0; s < sizeof whole / sizeof *whole; s++)
-        for (int id = KERNEL_attention; id <= (int)KERNEL_attention_jvp; id++) {
+        for (int i = 0; i < 6; i++) {
             struct job job;
             float *result[MOST_OUTPUTS];
             cuda_attention_tuning = whole[s].tuning;
-            if (id == KERNEL_attention)
-                forward_job(&job, &whole[s]);
-            else
-                derivative_job(&job, &whole[s], (enum kernel_id)id);
+            job_open(&job, &whole[s], (enum kernel_id)(KERNEL_attention + i % 3), i >= 3);
             run_cuda(&job, 1, result);
-            for (int i = 0; i < simt_launches(); i++)
-                check_traffic(simt_launch_number(i), worst);
-            for (int i = 0; i < job.outputs; i++)
-                free(result[i]);
+            for (int k = 0; k < simt_launches(); k++)
+                check_traffic(simt_launch_number(k), worst);
+            for (int k = 0; k < job.outputs; k++)
+                free(result[k]);
             job_close(&job);
         }
     print_message("at most %.3f of the fewest sectors loaded, %.3f stored, %.3f conflicts a "
@@ -351,6 +407,7 @@ int main(void)
         cmocka_unit_test(attention_matches_the_plain_kernel),
         cmocka_unit_test(backward_matches_the_plain_kernel),
         cmocka_unit_test(jvp_matches_the_plain_kernel),
+        cmocka_unit_test(bf16_matches_the_plain_kernel),
         cmocka_unit_test(large_scores_do_no_harm),
         cmocka_unit_test(traffic_is_near_the_least),
     };

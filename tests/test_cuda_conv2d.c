@@ -1,6 +1,7 @@
 /* The cuda backend's convolutions in the SIMT emulator: every candidate and operand against the
  * plain kernel in double on awkward shapes, the same bytes in any order of threads, the transpose,
  * and the traffic that a card would see. */
+#include "kernels/bfloat16.h"
 #include "kernels/cuda/conv2d.h"
 #include "tests/simt/device.h"
 #include "tests/simt/report.h"
@@ -60,11 +61,13 @@ enum { SHAPE_COUNT = sizeof shapes / sizeof *shapes };
 
 static const double tolerances[OPERAND_COUNT] = {
     [OPERAND_3XTF32] = 1e-6, [OPERAND_TF32] = 1e-3, [OPERAND_BF16] = 1e-2, [OPERAND_F16] = 1e-3};
+/* In bf16 both sides have the same operands but for merged taps; the result is rounded. */
+static const double bf16_tolerance = 4e-3;
 
 /* ---- one direction of a shape: random inputs, and what the plain kernel makes of them ---- */
 struct job {
     const struct shape *shape;
-    bool backward;
+    bool backward, bf16; /* bf16: x, y, weight and residual, which are rounded to it beforehand */
     int64_t source[4], result[4], weight[4];
     float *input, *oihw, *bias, *residual;
     double *expected;
@@ -82,6 +85,12 @@ static float *random_floats(size_t count, uint64_t *random)
     for (size_t i = 0; i < count; i++)
         values[i] = (float)random_uniform(random);
     return values;
+}
+
+static void round_to_bf16(float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = float_from_bfloat16(bfloat16_from_float(values[i]));
 }
 
 static void *allocate(size_t bytes)
@@ -149,7 +158,7 @@ static double *run_plain(const struct job *job)
     return t.output.data;
 }
 
-static void job_open(struct job *job, const struct shape *s, bool backward)
+static void job_open_as(struct job *job, const struct shape *s, bool backward, bool bf16)
 {
     const struct conv2d_attributes *a = &s->a;
     uint64_t random = 77;
@@ -159,6 +168,7 @@ static void job_open(struct job *job, const struct shape *s, bool backward)
     int64_t weight[] = {s->o, s->i, a->kernel_height, a->kernel_width};
     job->shape = s;
     job->backward = backward;
+    job->bf16 = bf16;
     memcpy(job->source, backward ? y : x, sizeof x);
     memcpy(job->result, backward ? x : y, sizeof y);
     memcpy(job->weight, weight, sizeof weight);
@@ -166,7 +176,17 @@ static void job_open(struct job *job, const struct shape *s, bool backward)
     job->bias = random_floats((size_t)s->o, &random);
     job->residual = random_floats(count_of(y), &random);
     job->input = random_floats(count_of(job->source), &random);
+    if (bf16) {
+        round_to_bf16(job->oihw, count_of(weight));
+        round_to_bf16(job->residual, count_of(y));
+        round_to_bf16(job->input, count_of(job->source));
+    }
     job->expected = run_plain(job);
+}
+
+static void job_open(struct job *job, const struct shape *s, bool backward)
+{
+    job_open_as(job, s, backward, false);
 }
 
 static void job_close(struct job *job)
@@ -187,9 +207,17 @@ static void assert_nothing_reported(const char *what)
     assert_int_equal(report->count, 0);
 }
 
-static void *packed_weight(const struct job *job)
+static enum weight_form form_of(const struct job *job)
 {
     enum weight_form form = job->shape->a.form;
+    return !job->bf16                   ? form
+           : form == WEIGHT_TAPS_MERGED ? WEIGHT_TAPS_MERGED_BF16
+                                        : WEIGHT_TAPS_BF16;
+}
+
+static void *packed_weight(const struct job *job)
+{
+    enum weight_form form = form_of(job);
     size_t bytes = cuda_weight_bytes(form, job->weight);
     void *packed = allocate(bytes);
     cuda_pack_weight(form, job->weight, job->oihw, packed, 1);
@@ -214,29 +242,57 @@ static void run_call(const struct job *job, struct tensors *t,
     device_release(t->call.workspace);
 }
 
+/* Values in the job's type: to the device, and back. */
+static void *to_device(const struct job *job, const float *values, size_t count)
+{
+    if (!job->bf16)
+        return device_memory(values, count * sizeof *values);
+    uint16_t *narrow = allocate(count * sizeof *narrow);
+    for (size_t i = 0; i < count; i++)
+        narrow[i] = bfloat16_from_float(values[i]);
+    void *memory = device_memory(narrow, count * sizeof *narrow);
+    free(narrow);
+    return memory;
+}
+
+static float *from_device(const struct job *job, const void *memory, size_t count)
+{
+    float *values = allocate(count * sizeof *values);
+    uint16_t *narrow = allocate(count * sizeof *narrow);
+    if (job->bf16)
+        device_read(narrow, memory, count * sizeof *narrow);
+    else
+        device_read(values, memory, count * sizeof *values);
+    for (size_t i = 0; job->bf16 && i < count; i++)
+        values[i] = float_from_bfloat16(narrow[i]);
+    free(narrow);
+    return values;
+}
+
 /* `choice` NULL: what the table's functions take. */
 static float *run_cuda(const struct job *job, const struct cuda_conv2d_choice *choice,
                        uint64_t seed)
 {
     const struct shape *shape = job->shape;
     struct tensors t;
-    describe(job, &t, TYPE_F32);
-    size_t floats = count_of(job->result);
+    describe(job, &t, job->bf16 ? TYPE_BF16 : TYPE_F32);
+    t.attributes.conv2d.form = form_of(job);
+    size_t count = count_of(job->result);
     bool residual = !job->backward && shape->residual, in_place = residual && shape->in_place;
-    t.input[0].data = device_memory(job->input, count_of(job->source) * sizeof(float));
+    t.input[0].data = to_device(job, job->input, count_of(job->source));
     t.input[1].data = packed_weight(job);
     if (!job->backward && shape->bias)
         t.input[2].data = device_memory(job->bias, (size_t)shape->o * sizeof(float));
     if (residual)
-        t.input[3].data = device_memory(job->residual, floats * sizeof(float));
-    t.output.data = in_place ? t.input[3].data : device_memory(NULL, floats * sizeof(float));
+        t.input[3].data = to_device(job, job->residual, count);
+    size_t bytes = count * element_bytes(t.output.type);
+    t.output.data = in_place ? t.input[3].data : device_memory(NULL, bytes);
     struct simt_options options = simt_default_options();
     options.seed = seed;
     options.architecture = 80;
     simt_reset(&options);
     run_call(job, &t, choice);
-    float *values = allocate(floats * sizeof *values);
-    device_read(values, t.output.data, floats * sizeof *values);
+    float *values = from_device(job, t.output.data, count);
     for (int i = 0; i < 4; i++)
         device_release(t.input[i].data);
     if (!in_place)
@@ -258,14 +314,16 @@ static double check_job(const struct job *job, const struct cuda_conv2d_choice *
 {
     size_t count = count_of(job->result);
     char what[160];
-    snprintf(what, sizeof what, "%s, shape %d, %s, operand %d",
+    snprintf(what, sizeof what, "%s, shape %d, %s, operand %d%s",
              choice ? cuda_conv2d_variant_name(choice->variant) : "default",
              (int)(job->shape - shapes), job->backward ? "backward" : "forward",
-             choice ? (int)choice->operand : 0);
+             choice ? (int)choice->operand : 0, job->bf16 ? ", bf16 in memory" : "");
     float *first = run_cuda(job, choice, 0);
     assert_nothing_reported(what);
     double error = relative_error(first, job->expected, count);
-    if (!(error <= tolerances[choice ? choice->operand : OPERAND_3XTF32]))
+    double tolerance =
+        job->bf16 ? bf16_tolerance : tolerances[choice ? choice->operand : OPERAND_3XTF32];
+    if (!(error <= tolerance))
         fail_msg("%s: relative error %g", what, error);
     for (int seed = 1; seed < seeds; seed++) {
         float *values = run_cuda(job, choice, (uint64_t)seed);
@@ -278,12 +336,12 @@ static double check_job(const struct job *job, const struct cuda_conv2d_choice *
     return error;
 }
 
-static void check_shapes(bool backward)
+static void check_shapes(bool backward, bool bf16)
 {
     double worst = 0;
     for (int s = 0; s < SHAPE_COUNT; s++) {
         struct job job;
-        job_open(&job, &shapes[s], backward);
+        job_open_as(&job, &shapes[s], backward, bf16);
         struct cuda_conv2d_choice choice = {shapes[s].variant, OPERAND_3XTF32, shapes[s].splits};
         double error = check_job(&job, shapes[s].variant == DEFAULT ? NULL : &choice, SEEDS);
         worst = fmax(worst, error);
@@ -295,13 +353,20 @@ static void check_shapes(bool backward)
 static void forward_matches_the_plain_kernel(void **state)
 {
     (void)state;
-    check_shapes(false);
+    check_shapes(false, false);
 }
 
 static void backward_matches_the_plain_kernel(void **state)
 {
     (void)state;
-    check_shapes(true);
+    check_shapes(true, false);
+}
+
+static void bf16_matches_the_plain_kernel(void **state)
+{
+    (void)state;
+    check_shapes(false, true);
+    check_shapes(true, true);
 }
 
 /* Every tile with every operand: the first shape suits them all. */
@@ -332,6 +397,9 @@ static void upsampled_taps_are_merged(void **state)
         assert_int_equal(cuda_conv2d_form(&upsampled, x, y, backward), WEIGHT_TAPS_MERGED);
         assert_int_equal(cuda_conv2d_form(&upsampled, x, small, backward), WEIGHT_TAPS);
         assert_int_equal(cuda_conv2d_form(&plain, y, y, backward), WEIGHT_TAPS);
+        assert_int_equal(cuda_conv2d_form_bf16(&upsampled, x, y, backward),
+                         WEIGHT_TAPS_MERGED_BF16);
+        assert_int_equal(cuda_conv2d_form_bf16(&plain, y, y, backward), WEIGHT_TAPS_BF16);
     }
 }
 
@@ -370,28 +438,28 @@ static void traffic_is_near_the_least(void **state)
     if (!simt_watches_accesses())
         skip();
     static const struct shape shape = {1, 16, 16, 64, 64, {WINDOW(1, 3)}, true, true, true, 0, 1};
-    for (int backward = 0; backward < 2; backward++)
-        for (int variant = 0; variant < CUDA_CONV2D_VARIANTS; variant++) {
-            struct job job;
-            struct cuda_conv2d_choice choice = {variant, OPERAND_TF32, 1};
-            job_open(&job, &shape, backward);
-            free(run_cuda(&job, &choice, 1));
-            const struct simt_counters *c = simt_last_counters();
-            double loads = (double)c->global_load.sectors / (double)c->global_load.ideal_sectors;
-            double stores = (double)c->global_store.sectors / (double)c->global_store.ideal_sectors;
-            uint64_t requests = c->shared_load.requests + c->shared_store.requests;
-            uint64_t conflicts = c->shared_load.conflicts + c->shared_store.conflicts;
-            print_message("%s, %s: %.3f of the fewest sectors loaded, %.3f stored, %d conflicts in "
-                          "%d shared requests\n",
-                          cuda_conv2d_variant_name(variant), backward ? "backward" : "forward",
-                          loads, stores, (int)conflicts, (int)requests);
-            assert_true((c->tensor_instructions > 0) == (variant != PLAIN));
-            if (variant != PLAIN) {
-                assert_true(loads <= 1.25 && stores <= 1.25);
-                assert_true(conflicts * 20 <= requests);
-            }
-            job_close(&job);
+    for (int i = 0; i < 4 * CUDA_CONV2D_VARIANTS; i++) {
+        int variant = i % CUDA_CONV2D_VARIANTS, backward = i / CUDA_CONV2D_VARIANTS % 2;
+        struct job job;
+        struct cuda_conv2d_choice choice = {variant, OPERAND_TF32, 1};
+        job_open_as(&job, &shape, backward, i >= 2 * CUDA_CONV2D_VARIANTS);
+        free(run_cuda(&job, &choice, 1));
+        const struct simt_counters *c = simt_last_counters();
+        double loads = (double)c->global_load.sectors / (double)c->global_load.ideal_sectors;
+        double stores = (double)c->global_store.sectors / (double)c->global_store.ideal_sectors;
+        uint64_t requests = c->shared_load.requests + c->shared_store.requests;
+        uint64_t conflicts = c->shared_load.conflicts + c->shared_store.conflicts;
+        print_message("%s, %s%s: %.3f of the fewest sectors loaded, %.3f stored, %d conflicts in "
+                      "%d shared requests\n",
+                      cuda_conv2d_variant_name(variant), backward ? "backward" : "forward",
+                      job.bf16 ? ", bf16" : "", loads, stores, (int)conflicts, (int)requests);
+        assert_true((c->tensor_instructions > 0) == (variant != PLAIN));
+        if (variant != PLAIN) {
+            assert_true(loads <= 1.25 && stores <= 1.25);
+            assert_true(conflicts * 20 <= requests);
         }
+        job_close(&job);
+    }
 }
 
 int main(void)
@@ -399,6 +467,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(forward_matches_the_plain_kernel),
         cmocka_unit_test(backward_matches_the_plain_kernel),
+        cmocka_unit_test(bf16_matches_the_plain_kernel),
         cmocka_unit_test(operands_round_as_they_should),
         cmocka_unit_test(upsampled_taps_are_merged),
         cmocka_unit_test(backward_is_the_transpose),

@@ -85,7 +85,7 @@ static struct cuda_backend open_backend(bool loops)
     struct simt_options options = simt_default_options();
     simt_reset(&options);
     setenv("RESAMPLE_CUDA_LOOPS", loops ? "" : "host", 1);
-    cuda_backend_open(&backend, true, &status);
+    cuda_backend_open(&backend, TYPE_F32, true, &status);
     if (!status_ok(&status))
         fail_msg("%s", status.message);
     assert_int_equal(backend.kernels.device->loops, loops);
@@ -389,10 +389,10 @@ static void test_no_card(void **state)
     struct cuda_backend backend;
     struct status status = {0};
     setenv("SIMT_CARDS", "0", 1);
-    assert_int_equal(cuda_backend_open(&backend, true, &status), STATUS_BAD_INPUT);
+    assert_int_equal(cuda_backend_open(&backend, TYPE_F32, true, &status), STATUS_BAD_INPUT);
     assert_non_null(strstr(status.message, "no CUDA-capable device"));
     struct status planning = {0};
-    assert_int_equal(cuda_backend_open(&backend, false, &planning), STATUS_OK);
+    assert_int_equal(cuda_backend_open(&backend, TYPE_F32, false, &planning), STATUS_OK);
     assert_string_equal(backend.kernels.name, "cuda");
     assert_null(backend.kernels.device);
     cuda_backend_close(&backend);

@@ -1,6 +1,7 @@
 /* The CUDA kernels in the SIMT emulator against the plain kernels in float: every case of every
  * kernel in several orders of threads, with nothing reported and the same bytes, and the memory
  * traffic of shapes as networks have them. Convolution and attention have tests of their own. */
+#include "kernels/bfloat16.h"
 #include "tests/simt/device.h"
 #include "tests/simt/report.h"
 #include "tests/support/kernel_cases.h"
@@ -19,7 +20,8 @@
 const struct kernels *kernels_cuda(void);
 
 enum { SEEDS = 3, CASES_AT_LEAST = 4, POISON = 0xff };
-static const double TOLERANCE = 1e-5; /* of an output, relative to its largest value */
+static const double TOLERANCE = 1e-5;      /* of an output, relative to its largest value */
+static const double BF16_TOLERANCE = 4e-3; /* a result's rounding, and next to nothing else */
 static const double MOST_SECTORS = 1.25, MOST_CONFLICTS = 0.05;
 
 static void reset(uint64_t seed)
@@ -154,6 +156,103 @@ static void check_case(int index)
     release_instance(index, &plain);
 }
 
+/* ---- the same with the networks' values in bf16 ---- */
+/* Which inputs and outputs these are, by bits. */
+static const struct {
+    unsigned inputs, outputs;
+} of_network[KERNEL_COUNT] = {
+    [KERNEL_group_norm] = {1, 1},      [KERNEL_group_norm_backward] = {3, 1},
+    [KERNEL_group_norm_jvp] = {3, 1},  [KERNEL_silu] = {1, 1},
+    [KERNEL_silu_backward] = {3, 1},   [KERNEL_combine] = {3, 1},
+    [KERNEL_add_channel] = {3, 1},     [KERNEL_sum_spatial] = {1, 1},
+    [KERNEL_concat_channels] = {3, 1}, [KERNEL_slice_channels] = {1, 1},
+    [KERNEL_pad_channels] = {1, 1},
+};
+
+static struct tensor narrowed(const struct tensor *wide)
+{
+    struct tensor narrow = *wide;
+    narrow.type = TYPE_BF16;
+    if (!wide->data)
+        return narrow;
+    narrow.data = malloc(tensor_bytes(&narrow));
+    assert_non_null(narrow.data);
+    for (int64_t i = 0; i < tensor_elements(wide); i++)
+        ((uint16_t *)narrow.data)[i] = bfloat16_from_float(((const float *)wide->data)[i]);
+    return narrow;
+}
+
+static void widen(const struct tensor *narrow, const struct tensor *wide)
+{
+    for (int64_t i = 0; wide->data && i < tensor_elements(wide); i++)
+        ((float *)wide->data)[i] = float_from_bfloat16(((const uint16_t *)narrow->data)[i]);
+}
+
+/* An instance whose inputs are what bf16 can hold. */
+static struct instance rounded_instance(int index)
+{
+    struct instance instance = new_instance(index, TYPE_F32);
+    for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
+        if (of_network[kernel_cases[index].kernel].inputs >> i & 1) {
+            struct tensor narrow = narrowed(&instance.input[i]);
+            widen(&narrow, &instance.input[i]);
+            free(narrow.data);
+        }
+    return instance;
+}
+
+static struct instance run_in_bf16(int index, uint64_t seed)
+{
+    const struct test_case *c = &kernel_cases[index];
+    struct instance instance = rounded_instance(index);
+    struct tensor input[KERNEL_MAX_INPUTS], output[KERNEL_MAX_OUTPUTS];
+    unsigned inputs = of_network[c->kernel].inputs, outputs = of_network[c->kernel].outputs;
+    for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
+        input[i] = inputs >> i & 1 ? narrowed(&instance.input[i]) : instance.input[i];
+    for (int i = 0; i < KERNEL_MAX_OUTPUTS; i++)
+        output[i] = c->output[i].same_as ? input[c->output[i].same_as - 1]
+                    : outputs >> i & 1   ? narrowed(&instance.output[i])
+                                         : instance.output[i];
+    reset(seed);
+    run_on_device(c->kernel, &instance.attributes, input, output);
+    for (int i = 0; i < KERNEL_MAX_OUTPUTS; i++)
+        if (outputs >> i & 1) {
+            widen(&output[i], &instance.output[i]);
+            if (!c->output[i].same_as)
+                free(output[i].data);
+        }
+    for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
+        if (inputs >> i & 1)
+            free(input[i].data);
+    return instance;
+}
+
+static void check_case_in_bf16(int index)
+{
+    char what[80];
+    struct instance plain = rounded_instance(index), first = {0};
+    run_instance(index, kernels_plain_f32(), &plain, 1);
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        struct instance again = run_in_bf16(index, seed);
+        snprintf(what, sizeof what, "case %d in bf16, order %d", index, (int)seed);
+        assert_nothing_reported(what);
+        if (seed == 0) {
+            first = again;
+            continue;
+        }
+        check_same(index, kernels_cuda(), &again, &first, "other bytes in another order");
+        release_instance(index, &again);
+    }
+    const struct test_case *c = &kernel_cases[index];
+    /* 12 channels from the 8th on lie in two sectors where they could in one */
+    bool whole_sectors = c->output[0].shape[3] % 32 == 0;
+    if (simt_watches_accesses() && network_shape(c) && whole_sectors)
+        check_traffic(network_shape(c));
+    check_close(index, kernels_cuda(), &first, &plain, BF16_TOLERANCE);
+    release_instance(index, &first);
+    release_instance(index, &plain);
+}
+
 /* ---- the kernels of operators ---- */
 static enum kernel_id wanted; /* of the problems that each_... give */
 static int problems;
@@ -230,6 +329,8 @@ static void check_kernel(void **state)
     for (int i = 0; i < kernel_case_count; i++)
         if (kernel_cases[i].kernel == id) {
             check_case(i);
+            if (of_network[id].outputs)
+                check_case_in_bf16(i);
             cases++;
         }
     wanted = id;

@@ -87,7 +87,7 @@ static struct cuda_backend open_backend(void)
     struct status status = {0};
     struct simt_options options = simt_default_options();
     simt_reset(&options);
-    cuda_backend_open(&backend, true, &status);
+    cuda_backend_open(&backend, TYPE_F32, true, &status);
     assert_status_ok(&status);
     return backend;
 }

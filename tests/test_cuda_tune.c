@@ -44,7 +44,7 @@ static struct setting *open_setting(void)
     assert_non_null(mkdtemp(s->folder));
     snprintf(s->path, sizeof s->path, "%s/convolutions.txt", s->folder);
     simt_reset(&options);
-    if (cuda_backend_open(&s->backend, true, &status) != STATUS_OK)
+    if (cuda_backend_open(&s->backend, TYPE_F32, true, &status) != STATUS_OK)
         fail_msg("%s", status.message);
     memcpy(s->weight.shape, (int64_t[4]){CHANNELS, CHANNELS, 3, 3}, sizeof s->weight.shape);
     s->weight.read = read_weight;

@@ -18,9 +18,11 @@ int require(const char *value, const char *flag, const char *what, struct status
 /* Open until the process ends: a model's weights may lie on the card. */
 static struct cuda_backend cuda;
 
-static const struct kernels *choose_cuda(bool card, struct status *status)
+static const struct kernels *choose_cuda(const struct arguments *arguments, bool card,
+                                         struct status *status)
 {
-    return cuda_backend_open(&cuda, card, status) == STATUS_OK ? &cuda.kernels : NULL;
+    enum element_type network = arguments->precision == PRECISION_BF16 ? TYPE_BF16 : TYPE_F32;
+    return cuda_backend_open(&cuda, network, card, status) == STATUS_OK ? &cuda.kernels : NULL;
 }
 
 static const struct kernels *choose_cpu(struct status *status)
@@ -44,18 +46,19 @@ const struct kernels *choose_kernels(const struct arguments *arguments, bool pla
 {
     struct status without = {0};
     const struct kernels *kernels = NULL;
-    if (arguments->precision == PRECISION_BF16) {
+    bool bf16 = arguments->precision == PRECISION_BF16;
+    if (bf16 && arguments->device == DEVICE_CPU) {
         status_set(status, STATUS_BAD_INPUT,
-                   "--precision bf16 is not offered in this version (use f32)");
+                   "--precision bf16 needs --device cuda: the CPU computes in f32");
         return NULL;
     }
-    if (arguments->device == DEVICE_CUDA) {
-        kernels = choose_cuda(!planning, status);
-        status_prefix(status, "--device cuda");
+    if (bf16 || arguments->device == DEVICE_CUDA) {
+        kernels = choose_cuda(arguments, !planning, status);
+        status_prefix(status, bf16 ? "--precision bf16" : "--device cuda");
         return kernels;
     }
     if (arguments->device == DEVICE_AUTO && cuda_backend_present()) {
-        kernels = choose_cuda(true, &without);
+        kernels = choose_cuda(arguments, true, &without);
         if (!kernels)
             fprintf(stderr, "resample: %s; using the CPU\n", without.message);
     }

@@ -57,8 +57,9 @@ static void print_uploads(const struct memory_report *report, struct tape_upload
 static void print_table(const struct memory_report *report, struct tape_uploads unet,
                         const struct operator* operator, const struct kernels * kernels)
 {
-    printf("resample solve, %s of a %lldx%lld picture, %s:\n", operator->name,
-           (long long)operator->image_shape[2], (long long)operator->image_shape[1], kernels->name);
+    printf("resample solve, %s of a %lldx%lld picture, %s%s:\n", operator->name,
+           (long long)operator->image_shape[2], (long long)operator->image_shape[1], kernels->name,
+           kernels->network == TYPE_BF16 ? " with the networks in bf16" : "");
     print_row("weights", report->weights_bytes, "the networks, packed for this machine's kernels");
     print_row("pinned", report->pinned_bytes, "solver state and the operator's constants");
     print_row("activations", report->activations_bytes,

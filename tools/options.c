@@ -115,7 +115,7 @@ static const struct option options[] = {
     {"conv", OPTION_CHOICE, AT(conv), FOR_SOLVE, "auto|ours", 0, 0,
      "on a card: time each convolution's ways once (auto), or take the first"},
     {"precision", OPTION_CHOICE, AT(precision), WITH_NETWORKS | FOR_MEMORY, "f32|bf16", 0, 0,
-     "number type of the networks (cpu: f32)"},
+     "number type of the networks: bf16 on a card alone (f32)"},
     {"memory-limit", OPTION_BYTES, AT(memory_limit), FOR_SOLVE | FOR_MEMORY, "BYTES", 1, 9e18,
      "most memory for the plan, as 512M or 4G; offloads (cuda), recomputes to fit"},
     {"json", OPTION_FLAG, AT(json), FOR_MEMORY | FOR_INSPECT, NULL, 0, 0, "print JSON"},

@@ -239,7 +239,8 @@ static void add_settings(cJSON *object, const struct session *session,
     cJSON_AddNumberToObject(json, "threads", settings->threads);
     cJSON_AddStringToObject(json, "device", settings->kernels->device ? "cuda" : "cpu");
     add_text(json, "conv", settings->tuning_path);
-    cJSON_AddStringToObject(json, "precision", "f32");
+    cJSON_AddStringToObject(json, "precision",
+                            settings->kernels->network == TYPE_BF16 ? "bf16" : "f32");
     cJSON_AddNumberToObject(json, "memory_limit_bytes", (double)settings->memory_limit_bytes);
     cJSON_AddBoolToObject(json, "use_ema", session->arguments->use_ema);
 }

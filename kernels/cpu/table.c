@@ -57,6 +57,7 @@ const struct kernels *ISA_NAME(kernels_table)(void)
                 FAST_WORKSPACE(dot),
                 FAST(adam_step),
                 PLAIN(copy),
+                PLAIN(cast),
                 PLAIN(philox_normal),
                 PLAIN(ddim_step),
                 PLAIN(stochastic_resample),

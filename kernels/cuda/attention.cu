@@ -7,8 +7,9 @@
 static attention attention_of(const struct kernel_call *call, const struct tensor *qkv)
 {
     attention a = {};
-    a.qkv = (const float *)qkv->data;
-    a.result = (float *)call->output[0].data;
+    a.element = qkv->type;
+    a.qkv = qkv->data;
+    a.result = call->output[0].data;
     a.pictures = (int)qkv->shape[0];
     a.heads = call->attributes->attention.heads;
     a.tokens = (int)(qkv->shape[1] * qkv->shape[2]);
@@ -21,7 +22,8 @@ static attention attention_of(const struct kernel_call *call, const struct tenso
 size_t cuda_attention_workspace(const struct kernel_call *call)
 {
     attention a = attention_of(call, &call->input[0]);
-    return a.width <= CUDA_ATTENTION_NARROW ? 0 : wide_scratch(a, 1) * sizeof(float);
+    return a.width <= CUDA_ATTENTION_NARROW ? 0
+                                            : wide_scratch(a, 1, output_stride(a)) * sizeof(float);
 }
 
 void cuda_attention(const struct kernel_call *call)
@@ -39,6 +41,7 @@ void cuda_attention(const struct kernel_call *call)
 enum { INNER_THREADS = 256, INNER_WARPS = INNER_THREADS / 32 };
 
 /* <d_o, o> of every token of every head, a warp each. */
+template <typename T>
 __global__ void __launch_bounds__(INNER_THREADS) inner_products(const attention a)
 {
     int number = blockIdx.x * INNER_WARPS + threadIdx.x / 32;
@@ -46,13 +49,20 @@ __global__ void __launch_bounds__(INNER_THREADS) inner_products(const attention 
     if (pair >= a.pictures * a.heads)
         return;
     size_t row = head_place(a, pair).output + number % a.tokens * output_stride(a);
+    const T *d_o = static_cast<const T *>(a.d_o) + row, *o = static_cast<const T *>(a.o) + row;
     float sum = 0;
     for (int i = threadIdx.x % 32; i < a.width; i += 32)
-        sum = fmaf(a.d_o[row + i], a.o[row + i], sum);
+        sum = fmaf(load_one(d_o + i), load_one(o + i), sum);
     for (int distance = 16; distance > 0; distance /= 2)
         sum += __shfl_xor_sync(0xffffffff, sum, distance);
     if (threadIdx.x % 32 == 0)
         a.inner[number] = sum;
+}
+
+template <typename T> static void launch_inner_products(const attention &a, cudaStream_t stream)
+{
+    unsigned blocks = (unsigned)ceil_divide(a.pictures * a.heads * a.tokens, INNER_WARPS);
+    LAUNCH(inner_products<T>, blocks, INNER_THREADS, 0, stream, a);
 }
 
 /* Floats of `inner`, with the scratch behind it aligned. */
@@ -66,20 +76,19 @@ size_t cuda_attention_backward_workspace(const struct kernel_call *call)
 {
     attention a = attention_of(call, &call->input[1]);
     bool narrow = a.width <= CUDA_ATTENTION_NARROW_DERIVATIVE;
-    return (inner_floats(a) + (narrow ? 0 : wide_scratch(a, 2))) * sizeof(float);
+    return (inner_floats(a) + (narrow ? 0 : wide_scratch(a, 2, packed_stride(a)))) * sizeof(float);
 }
 
 void cuda_attention_backward(const struct kernel_call *call)
 {
     cudaStream_t stream = (cudaStream_t)call->stream;
     attention a = attention_of(call, &call->input[1]);
-    a.d_o = (const float *)call->input[0].data;
-    a.o = (const float *)call->input[2].data;
+    a.d_o = call->input[0].data;
+    a.o = call->input[2].data;
     a.lse = (const float *)call->input[3].data;
     a.inner = (float *)call->workspace;
     a.scratch = a.inner + inner_floats(a);
-    LAUNCH(inner_products, (unsigned)ceil_divide(a.pictures * a.heads * a.tokens, INNER_WARPS),
-           INNER_THREADS, 0, stream, a);
+    BY_ELEMENT(*call->input, launch_inner_products, a, stream);
     if (a.width <= CUDA_ATTENTION_NARROW_DERIVATIVE)
         launch_narrow_backward(a, stream);
     else
@@ -89,14 +98,16 @@ void cuda_attention_backward(const struct kernel_call *call)
 size_t cuda_attention_jvp_workspace(const struct kernel_call *call)
 {
     attention a = attention_of(call, &call->input[1]);
-    return a.width <= CUDA_ATTENTION_NARROW_DERIVATIVE ? 0 : wide_scratch(a, 2) * sizeof(float);
+    return a.width <= CUDA_ATTENTION_NARROW_DERIVATIVE
+               ? 0
+               : wide_scratch(a, 2, output_stride(a)) * sizeof(float);
 }
 
 void cuda_attention_jvp(const struct kernel_call *call)
 {
     attention a = attention_of(call, &call->input[1]);
-    a.dqkv = (const float *)call->input[0].data;
-    a.o = (const float *)call->input[2].data;
+    a.dqkv = call->input[0].data;
+    a.o = call->input[2].data;
     a.lse = (const float *)call->input[3].data;
     a.scratch = (float *)call->workspace;
     if (a.width <= CUDA_ATTENTION_NARROW_DERIVATIVE)

@@ -3,10 +3,14 @@
 #define KERNELS_CUDA_ATTENTION_CUH
 
 #include "kernels/cuda/product.cuh"
+#include "kernels/kernels.h"
 
 struct attention {
-    const float *qkv, *dqkv, *o, *d_o, *lse;
-    float *result, *result_lse;
+    enum element_type element; /* of these and of the result, TYPE_F32 or TYPE_BF16 */
+    const void *qkv, *dqkv, *o, *d_o;
+    void *result;
+    const float *lse;
+    float *result_lse;
     float *inner;   /* of d_o and o, a number per head and token */
     float *scratch; /* of the heads that go chunk by chunk */
     int pictures, heads, tokens, width;
@@ -41,8 +45,9 @@ void launch_narrow_attention(const attention &a, cudaStream_t stream);
 void launch_narrow_backward(const attention &a, cudaStream_t stream);
 void launch_narrow_jvp(const attention &a, cudaStream_t stream);
 
-/* Heads of any width, by chunks of queries; floats of scratch for `matrices` chunks of scores. */
-size_t wide_scratch(const attention &a, int matrices);
+/* Heads of any width, by chunks of queries; floats of scratch for `matrices` chunks of scores and,
+ * where the result is bf16, for its `columns` numbers a token in f32. */
+size_t wide_scratch(const attention &a, int matrices, size_t columns);
 void launch_wide_attention(const attention &a, cudaStream_t stream);
 void launch_wide_backward(const attention &a, cudaStream_t stream);
 void launch_wide_jvp(const attention &a, cudaStream_t stream);

@@ -5,7 +5,10 @@
  *
  * Tiles are [token][channel] with quad q of token t at q ^ (t & 7): as an operand along the
  * channels a 16-byte access takes the same four quads of two tokens, as one across the tokens a
- * 4-byte access takes eight channels of tokens 2 apart, and neither meets a bank twice. */
+ * 4-byte access takes eight channels of tokens 2 apart, and neither meets a bank twice. In bf16 the
+ * pieces are octets, ldmatrix takes eight tokens' across, and the number that moves them is the
+ * token's with its lowest bit first: the two tokens of an access along the channels are then apart
+ * too. */
 #include "kernels/cuda/attention.cuh"
 
 #include <math.h>
@@ -16,51 +19,57 @@ typedef score_shape::sums scores; /* [0][tile][..]; also a slice of a result's r
 enum { THREADS = score_shape::threads, TILES = score_shape::column_tiles };
 constexpr operand OPERAND = OPERAND_3XTF32;
 
-template <int width> __device__ __forceinline__ int token_offset(int token, int channel)
+template <int width, typename T> __device__ __forceinline__ int token_offset(int token, int channel)
 {
-    return token * width + ((channel / QUAD) ^ (token & 7)) * QUAD + channel % QUAD;
+    constexpr int elements = piece_elements<T>;
+    int swizzle = token & 7;
+    if constexpr (sizeof(T) == sizeof(bf16))
+        swizzle = ((token & 1) * 4 + (token / 2 & 3)) & (width / elements - 1);
+    return token * width + ((channel / elements) ^ swizzle) * elements + channel % elements;
 }
 
 /* Rows of a head as they lie in memory. */
-struct token_rows {
-    const float *data;
+template <typename T> struct token_rows {
+    const T *data;
     size_t stride;
 };
 
-template <int width, int tokens>
-__device__ __forceinline__ void copy_tokens(float *tile, const token_rows &rows, const attention &a,
+template <int width, int tokens, typename T>
+__device__ __forceinline__ void copy_tokens(T *tile, const token_rows<T> &rows, const attention &a,
                                             int first)
 {
+    constexpr int elements = piece_elements<T>;
     UNROLL
-    for (int i = threadIdx.x; i < tokens * width / QUAD; i += THREADS) {
-        int token = i / (width / QUAD), channel = i % (width / QUAD) * QUAD;
+    for (int i = threadIdx.x; i < tokens * width / elements; i += THREADS) {
+        int token = i / (width / elements), channel = i % (width / elements) * elements;
         int left = first + token < a.tokens ? a.width - channel : 0;
-        const float *from = rows.data;
+        const T *from = rows.data;
         if (left > 0)
             from += (first + token) * rows.stride + channel;
-        copy_quad(tile + token_offset<width>(token, channel), from, max(min(left, +QUAD), 0),
-                  a.width % QUAD == 0);
+        copy_piece(tile + token_offset<width, T>(token, channel), from,
+                   max(min(left, +elements), 0), a.width % elements == 0);
     }
 }
 
 /* What a block owns, and what streams past it, double-buffered. */
-template <int width, int owned, int streamed> struct traffic {
-    static constexpr int own_floats = OWN * width, tile_floats = STREAM * width;
+template <int width, int owned, int streamed, typename T> struct traffic {
+    static constexpr int own_elements = OWN * width, tile_elements = STREAM * width;
     static constexpr int shared_bytes =
-        (owned * own_floats + 2 * streamed * tile_floats) * (int)sizeof(float);
+        (owned * own_elements + 2 * streamed * tile_elements) * (int)sizeof(T);
 
     const attention &a;
-    float *shared;
+    T *shared;
     int first; /* of the owned tokens */
-    token_rows stream[streamed];
+    token_rows<T> stream[streamed];
 
     __device__ __forceinline__ traffic(const attention &a, float *shared, int first)
-        : a(a), shared(shared), first(first)
+        : a(a), shared(reinterpret_cast<T *>(shared)), first(first)
     {
     }
-    __device__ __forceinline__ void own(int number, const float *data, size_t stride)
+    __device__ __forceinline__ void own(int number, const T *data, size_t stride)
     {
-        copy_tokens<width, OWN>(shared + number * own_floats, {data, stride}, a, first);
+        copy_tokens<width, OWN>(shared + number * own_elements, token_rows<T>{data, stride}, a,
+                                first);
     }
     __device__ __forceinline__ void fetch(int step)
     {
@@ -77,13 +86,13 @@ template <int width, int owned, int streamed> struct traffic {
         if ((step + 1) * STREAM < a.tokens)
             fetch(step + 1);
     }
-    __device__ __forceinline__ const float *owned_tile(int number) const
+    __device__ __forceinline__ const T *owned_tile(int number) const
     {
-        return shared + number * own_floats;
+        return shared + number * own_elements;
     }
-    __device__ __forceinline__ float *tile(int step, int number) const
+    __device__ __forceinline__ T *tile(int step, int number) const
     {
-        return shared + owned * own_floats + (step % 2 * streamed + number) * tile_floats;
+        return shared + owned * own_elements + (step % 2 * streamed + number) * tile_elements;
     }
 };
 
@@ -100,19 +109,47 @@ __device__ __forceinline__ void multiply_rows(scores &s, const float *own, const
         for (int i = 0; i < 2; i++) {
             int token = place.row + 8 * i + place.group;
             float4 quad =
-                *reinterpret_cast<const float4 *>(own + token_offset<width>(token, channel));
+                *reinterpret_cast<const float4 *>(own + token_offset<width, float>(token, channel));
             rows[i][0] = quad.x, rows[i][1] = quad.y;
             rows[i][2] = quad.z, rows[i][3] = quad.w;
         }
         UNROLL
         for (int c = 0; c < TILES; c++) {
             int token = 8 * c + place.group;
-            float4 quad =
-                *reinterpret_cast<const float4 *>(tile + token_offset<width>(token, channel));
+            float4 quad = *reinterpret_cast<const float4 *>(
+                tile + token_offset<width, float>(token, channel));
             columns[c][0] = quad.x, columns[c][1] = quad.y;
             columns[c][2] = quad.z, columns[c][3] = quad.w;
         }
         multiply_quads<OPERAND>(s[0], rows, columns);
+    }
+}
+
+template <int width>
+__device__ __forceinline__ void load_channels(uint32_t pairs[4], const bf16 *tile, int token,
+                                              int channel)
+{
+    uint4 words =
+        *reinterpret_cast<const uint4 *>(tile + token_offset<width, bf16>(token, channel));
+    pairs[0] = words.x, pairs[1] = words.y;
+    pairs[2] = words.z, pairs[3] = words.w;
+}
+
+template <int width>
+__device__ __forceinline__ void multiply_rows(scores &s, const bf16 *own, const bf16 *tile)
+{
+    place_in_block<score_shape> place;
+    ROLLED
+    for (int depth = 0; depth < width; depth += CHANNELS) {
+        int channel = depth + OCTET * place.member;
+        uint32_t rows[2][4], columns[TILES][4];
+        UNROLL
+        for (int i = 0; i < 2; i++)
+            load_channels<width>(rows[i], own, place.row + 8 * i + place.group, channel);
+        UNROLL
+        for (int c = 0; c < TILES; c++)
+            load_channels<width>(columns[c], tile, 8 * c + place.group, channel);
+        multiply_octets(s[0], rows, columns);
     }
 }
 
@@ -138,42 +175,92 @@ __device__ __forceinline__ void add_weighted(scores (&result)[width / CHANNELS],
             for (int i = 0; i < TILES * QUAD; i++) {
                 int token = 8 * (pair + i % QUAD / 2) + 2 * place.member + i % 2;
                 int channel = slice * CHANNELS + i / QUAD * 8 + place.group;
-                columns[i / QUAD][i % QUAD] = tile[token_offset<width>(token, channel)];
+                columns[i / QUAD][i % QUAD] = tile[token_offset<width, float>(token, channel)];
             }
             multiply_quads<OPERAND>(result[slice][0], rows, columns);
         }
     }
 }
 
-/* A row's two neighbouring channels, as far as the head has them. */
-__device__ __forceinline__ void store_channels(float *row, int channel, int width, float first,
-                                               float second)
+template <int width>
+__device__ __forceinline__ void add_weighted(scores (&result)[width / CHANNELS],
+                                             const scores &weights, const bf16 *tile)
 {
+    static_assert(STREAM == 32, "a lane's number is the token whose row it gives to ldmatrix");
+    uint32_t rows[2][4];
+    UNROLL
+    for (int i = 0; i < TILES; i++) {
+        rows[0][i] = pack_bf16(weights[0][i][0], weights[0][i][1]);
+        rows[1][i] = pack_bf16(weights[0][i][2], weights[0][i][3]);
+    }
+    UNROLL
+    for (int slice = 0; slice < width / CHANNELS; slice++) {
+        uint32_t columns[TILES][4];
+        UNROLL
+        for (int c = 0; c < TILES; c++)
+            load_matrix_x4_transposed(
+                columns[c],
+                tile + token_offset<width, bf16>(threadIdx.x % 32, slice * CHANNELS + 8 * c));
+        multiply_octets(result[slice][0], rows, columns);
+    }
+}
+
+/* A row's two neighbouring channels, zero where the head has them no more. */
+template <typename T>
+__device__ __forceinline__ pack<2> channels_of(const T *row, int channel, int width)
+{
+    pack<2> value = {};
     if (width % 2 == 0 && channel < width)
-        *reinterpret_cast<float2 *>(row + channel) = make_float2(first, second);
+        value = load_pack<2>(row + channel);
     else {
-        if (channel < width)
-            row[channel] = first;
-        if (channel + 1 < width)
-            row[channel + 1] = second;
+        UNROLL
+        for (int k = 0; k < 2; k++)
+            if (channel + k < width)
+                value.at[k] = load_one(row + channel + k);
+    }
+    return value;
+}
+
+/* Stores COUNT neighbouring channels of a row, as far as the head has them. */
+template <unsigned COUNT, typename T>
+__device__ __forceinline__ void store_channels(T *row, int channel, int width,
+                                               const pack<COUNT> &value)
+{
+    if (width % (int)COUNT == 0 && channel < width)
+        store_pack(row + channel, value);
+    else {
+        UNROLL
+        for (unsigned k = 0; k < COUNT; k++)
+            if (channel + (int)k < width)
+                store_one(row + channel + k, value.at[k]);
     }
 }
 
 /* Rows of a result, times a factor for each half (rows group and group + 8). */
-template <int width>
-__device__ __forceinline__ void store_rows(const scores (&result)[width / CHANNELS],
-                                           const float factor[2], float *data, size_t stride,
+template <int width, typename T>
+__device__ __forceinline__ void store_rows(scores (&result)[width / CHANNELS],
+                                           const float factor[2], T *data, size_t stride,
                                            const attention &a, int first)
 {
     place_in_block<score_shape> place;
     UNROLL
+    for (int i = 0; i < width / 2; i++)
+        result[i / 16][0][i / 4 % TILES][i % 4] *= factor[i % 4 / 2];
+    UNROLL
     for (int half = 0; half < 2; half++) {
         int token = first + place.sum_row(0, 2 * half);
+        T *row = data + token * stride;
         UNROLL
-        for (int i = 0; i < width / 8 && token < a.tokens; i++) {
+        for (int i = 0; i < width / 8; i += 4 / sizeof(T)) {
             const float *value = &result[i / TILES][0][i % TILES][2 * half];
-            store_channels(data + token * stride, 8 * i + 2 * place.member, a.width,
-                           value[0] * factor[half], value[1] * factor[half]);
+            if constexpr (sizeof(T) == sizeof(float)) {
+                if (token < a.tokens)
+                    store_channels<2>(row, 8 * i + 2 * place.member, a.width, {value[0], value[1]});
+            } else {
+                four_columns four(value, &result[i / TILES][0][i % TILES + 1][2 * half]);
+                if (token < a.tokens)
+                    store_channels(row, 8 * i + four.column, a.width, four.value);
+            }
         }
     }
 }
@@ -241,12 +328,13 @@ static __device__ __forceinline__ void exponentiate(scores &s, running_softmax &
     }
 }
 
-template <int width> __global__ void __launch_bounds__(THREADS, 2) attend(const attention a)
+template <int width, typename T>
+__global__ void __launch_bounds__(THREADS, 2) attend(const attention a)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     head_place place(a, block_pair(a));
-    traffic<width, 1, 2> traffic(a, dynamic_shared, block_first(a));
-    const float *q = a.qkv + place.packed;
+    traffic<width, 1, 2, T> traffic(a, dynamic_shared, block_first(a));
+    const T *q = static_cast<const T *>(a.qkv) + place.packed;
     traffic.own(0, q, packed_stride(a));
     traffic.stream[0] = {q + a.width, packed_stride(a)};
     traffic.stream[1] = {q + 2 * a.width, packed_stride(a)};
@@ -272,7 +360,8 @@ template <int width> __global__ void __launch_bounds__(THREADS, 2) attend(const 
         if (threadIdx.x % 4 == 0 && token < a.tokens)
             a.result_lse[place.number + token] = softmax.largest[half] + logf(sum);
     }
-    store_rows<width>(result, factor, a.result + place.output, output_stride(a), a, traffic.first);
+    store_rows<width>(result, factor, static_cast<T *>(a.result) + place.output, output_stride(a),
+                      a, traffic.first);
 }
 
 /* ---- derivatives ---- */
@@ -294,15 +383,15 @@ __device__ __forceinline__ float probability(const attention &a, float score, fl
 }
 
 /* Queries' gradient: sum over keys of scale * p * (<d_o, v> - <d_o, o>) * k. */
-template <int width>
+template <int width, typename T>
 __global__ void __launch_bounds__(THREADS, 2) attend_back_queries(const attention a)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     head_place place(a, block_pair(a));
-    traffic<width, 2, 2> traffic(a, dynamic_shared, block_first(a));
-    const float *q = a.qkv + place.packed;
+    traffic<width, 2, 2, T> traffic(a, dynamic_shared, block_first(a));
+    const T *q = static_cast<const T *>(a.qkv) + place.packed;
     traffic.own(0, q, packed_stride(a));
-    traffic.own(1, a.d_o + place.output, output_stride(a));
+    traffic.own(1, static_cast<const T *>(a.d_o) + place.output, output_stride(a));
     traffic.stream[0] = {q + a.width, packed_stride(a)};
     traffic.stream[1] = {q + 2 * a.width, packed_stride(a)};
     traffic.fetch(0);
@@ -324,22 +413,23 @@ __global__ void __launch_bounds__(THREADS, 2) attend_back_queries(const attentio
         add_weighted<width>(result, s, traffic.tile(step, 0));
     }
     const float factor[2] = {a.scale, a.scale};
-    store_rows<width>(result, factor, a.result + place.packed, packed_stride(a), a, traffic.first);
+    store_rows<width>(result, factor, static_cast<T *>(a.result) + place.packed, packed_stride(a),
+                      a, traffic.first);
 }
 
 /* Keys' and values' gradients, with rows of keys and columns of queries: sums over queries of
  * scale * p * (<v, d_o> - <d_o, o>) * q, and of p * d_o. */
-template <int width>
+template <int width, typename T>
 __global__ void __launch_bounds__(THREADS, 2) attend_back_keys(const attention a)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     head_place place(a, block_pair(a));
-    traffic<width, 2, 2> traffic(a, dynamic_shared, block_first(a));
-    const float *q = a.qkv + place.packed;
+    traffic<width, 2, 2, T> traffic(a, dynamic_shared, block_first(a));
+    const T *q = static_cast<const T *>(a.qkv) + place.packed;
     traffic.own(0, q + a.width, packed_stride(a));
     traffic.own(1, q + 2 * a.width, packed_stride(a));
     traffic.stream[0] = {q, packed_stride(a)};
-    traffic.stream[1] = {a.d_o + place.output, output_stride(a)};
+    traffic.stream[1] = {static_cast<const T *>(a.d_o) + place.output, output_stride(a)};
     traffic.fetch(0);
     scores keys[width / CHANNELS] = {}, values[width / CHANNELS] = {};
     for (int step = 0; step * STREAM < a.tokens; step++) {
@@ -363,18 +453,20 @@ __global__ void __launch_bounds__(THREADS, 2) attend_back_keys(const attention a
         add_weighted<width>(keys, change, traffic.tile(step, 0));
     }
     const float factor[2] = {a.scale, a.scale}, one[2] = {1, 1};
-    float *result = a.result + place.packed;
+    T *result = static_cast<T *>(a.result) + place.packed;
     store_rows<width>(keys, factor, result + a.width, packed_stride(a), a, traffic.first);
     store_rows<width>(values, one, result + 2 * a.width, packed_stride(a), a, traffic.first);
 }
 
 /* The change of o: sum over keys of p * dv + p * ds * v, less (sum of p * ds) * o. */
-template <int width> __global__ void __launch_bounds__(THREADS, 2) attend_jvp(const attention a)
+template <int width, typename T>
+__global__ void __launch_bounds__(THREADS, 2) attend_jvp(const attention a)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     head_place place(a, block_pair(a));
-    traffic<width, 2, 4> traffic(a, dynamic_shared, block_first(a));
-    const float *q = a.qkv + place.packed, *dq = a.dqkv + place.packed;
+    traffic<width, 2, 4, T> traffic(a, dynamic_shared, block_first(a));
+    const T *q = static_cast<const T *>(a.qkv) + place.packed;
+    const T *dq = static_cast<const T *>(a.dqkv) + place.packed;
     traffic.own(0, q, packed_stride(a));
     traffic.own(1, dq, packed_stride(a));
     for (int i = 0; i < 2; i++) {
@@ -410,15 +502,17 @@ template <int width> __global__ void __launch_bounds__(THREADS, 2) attend_jvp(co
     for (int half = 0; half < 2; half++) {
         float all = row_sum(sum[half]);
         int token = traffic.first + lane.sum_row(0, 2 * half);
-        const float *o = a.o + place.output + token * output_stride(a);
+        const T *o = static_cast<const T *>(a.o) + place.output + token * output_stride(a);
         UNROLL
-        for (int i = 0; i < width / 4; i++) {
-            int channel = i / 2 * 8 + 2 * lane.member + i % 2;
-            if (token < a.tokens && channel < a.width)
-                result[i / 8][0][i / 2 % TILES][2 * half + i % 2] -= all * o[channel];
+        for (int i = 0; i < width / 8 && token < a.tokens; i++) {
+            pack<2> output = channels_of(o, 8 * i + 2 * lane.member, a.width);
+            float *value = &result[i / TILES][0][i % TILES][2 * half];
+            value[0] -= all * output.at[0];
+            value[1] -= all * output.at[1];
         }
     }
-    store_rows<width>(result, one, a.result + place.output, output_stride(a), a, traffic.first);
+    store_rows<width>(result, one, static_cast<T *>(a.result) + place.output, output_stride(a), a,
+                      traffic.first);
 }
 
 /* ---- launching ---- */
@@ -430,31 +524,50 @@ static void launch(void (*kernel)(attention), int shared_bytes, const attention 
     LAUNCH(kernel, blocks, THREADS, shared_bytes, stream, a);
 }
 
-void launch_narrow_attention(const attention &a, cudaStream_t stream)
+template <typename T> static void launch_attention(const attention &a, cudaStream_t stream)
 {
     if (a.width <= 32)
-        launch(attend<32>, traffic<32, 1, 2>::shared_bytes, a, stream);
+        launch(attend<32, T>, traffic<32, 1, 2, T>::shared_bytes, a, stream);
     else if (a.width <= 64)
-        launch(attend<64>, traffic<64, 1, 2>::shared_bytes, a, stream);
+        launch(attend<64, T>, traffic<64, 1, 2, T>::shared_bytes, a, stream);
     else
-        launch(attend<128>, traffic<128, 1, 2>::shared_bytes, a, stream);
+        launch(attend<128, T>, traffic<128, 1, 2, T>::shared_bytes, a, stream);
+}
+
+template <int width, typename T>
+static void launch_backward(const attention &a, cudaStream_t stream)
+{
+    constexpr int shared_bytes = traffic<width, 2, 2, T>::shared_bytes;
+    launch(attend_back_queries<width, T>, shared_bytes, a, stream);
+    launch(attend_back_keys<width, T>, shared_bytes, a, stream);
+}
+
+template <int width, typename T> static void launch_jvp(const attention &a, cudaStream_t stream)
+{
+    launch(attend_jvp<width, T>, traffic<width, 2, 4, T>::shared_bytes, a, stream);
+}
+
+void launch_narrow_attention(const attention &a, cudaStream_t stream)
+{
+    if (a.element == TYPE_BF16)
+        launch_attention<bf16>(a, stream);
+    else
+        launch_attention<float>(a, stream);
 }
 
 void launch_narrow_backward(const attention &a, cudaStream_t stream)
 {
-    if (a.width <= 32) {
-        launch(attend_back_queries<32>, traffic<32, 2, 2>::shared_bytes, a, stream);
-        launch(attend_back_keys<32>, traffic<32, 2, 2>::shared_bytes, a, stream);
-    } else {
-        launch(attend_back_queries<64>, traffic<64, 2, 2>::shared_bytes, a, stream);
-        launch(attend_back_keys<64>, traffic<64, 2, 2>::shared_bytes, a, stream);
-    }
+    if (a.element == TYPE_BF16)
+        a.width <= 32 ? launch_backward<32, bf16>(a, stream) : launch_backward<64, bf16>(a, stream);
+    else
+        a.width <= 32 ? launch_backward<32, float>(a, stream)
+                      : launch_backward<64, float>(a, stream);
 }
 
 void launch_narrow_jvp(const attention &a, cudaStream_t stream)
 {
-    if (a.width <= 32)
-        launch(attend_jvp<32>, traffic<32, 2, 4>::shared_bytes, a, stream);
+    if (a.element == TYPE_BF16)
+        a.width <= 32 ? launch_jvp<32, bf16>(a, stream) : launch_jvp<64, bf16>(a, stream);
     else
-        launch(attend_jvp<64>, traffic<64, 2, 4>::shared_bytes, a, stream);
+        a.width <= 32 ? launch_jvp<32, float>(a, stream) : launch_jvp<64, float>(a, stream);
 }

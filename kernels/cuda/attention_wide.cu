@@ -11,34 +11,40 @@ struct cuda_attention_tuning cuda_attention_tuning = {4 << 20, 128};
 
 /* ---- products ---- */
 /* One for each pair of picture and head. */
-struct matrix {
-    float *data;
+template <typename T> struct matrix {
+    T *data;
     size_t picture_stride, head_stride;
     int stride; /* of rows */
 };
 
 /* c = scale * a b^T, or += with `add`; across: the operand is stored transposed, rows of depth. */
-struct matrix_product {
-    matrix a, b, c;
+template <typename A, typename B> struct matrix_product {
+    matrix<const A> a;
+    matrix<const B> b;
+    matrix<float> c;
     int rows, columns, depth, heads;
     float scale;
     bool add, whole; /* whole: every row of a and b is 16-byte aligned */
 };
 
-static __device__ __forceinline__ float *matrix_of(const matrix &matrix, int heads)
+template <typename T>
+static __device__ __forceinline__ T *matrix_of(const matrix<T> &matrix, int heads)
 {
     return matrix.data + blockIdx.z / heads * matrix.picture_stride +
            blockIdx.z % heads * matrix.head_stride;
 }
 
-template <class shape, order a_order_, order b_order_> struct matrix_tiles {
+template <class shape, order a_order_, order b_order_, typename A, typename B> struct matrix_tiles {
+    typedef A a_element;
+    typedef B b_element;
     static constexpr order a_order = a_order_, b_order = b_order_;
 
-    const matrix_product &p;
-    const float *a, *b;
+    const matrix_product<A, B> &p;
+    const A *a;
+    const B *b;
     int first_row, first_column, depth;
 
-    __device__ __forceinline__ explicit matrix_tiles(const matrix_product &p)
+    __device__ __forceinline__ explicit matrix_tiles(const matrix_product<A, B> &p)
         : p(p), a(matrix_of(p.a, p.heads)), b(matrix_of(p.b, p.heads)), depth()
     {
         int across = ceil_divide(p.columns, shape::columns);
@@ -46,25 +52,25 @@ template <class shape, order a_order_, order b_order_> struct matrix_tiles {
         first_column = blockIdx.x % across * shape::columns;
     }
 
-    template <order order, int rows>
-    __device__ __forceinline__ void copy(float *tile, const float *data, int stride, int first,
+    template <order order, int rows, typename T>
+    __device__ __forceinline__ void copy(T *tile, const T *data, int stride, int first,
                                          int count) const
     {
         ROLLED
-        for (int i = threadIdx.x; i < rows * QUADS; i += shape::threads) {
-            tile_piece<order, rows> piece(i);
+        for (int i = threadIdx.x; i < rows * depth_pieces<T>; i += shape::threads) {
+            tile_piece<order, rows, T> piece(i);
             int row = first + piece.row, k = depth + piece.depth;
             int left = row >= count || k >= p.depth ? 0
                        : order == ALONG_DEPTH       ? p.depth - k
                                                     : count - row;
-            const float *from = data;
+            const T *from = data;
             if (left > 0)
                 from += order == ALONG_DEPTH ? (size_t)row * stride + k : (size_t)k * stride + row;
-            copy_quad(piece.in(tile), from, min(left, +QUAD), p.whole);
+            copy_piece(piece.in(tile), from, min(left, piece_elements<T> + 0), p.whole);
         }
     }
 
-    __device__ __forceinline__ void fetch(float *a_tile, float *b_tile)
+    __device__ __forceinline__ void fetch(A *a_tile, B *b_tile)
     {
         copy<a_order, shape::rows>(a_tile, a, p.a.stride, first_row, p.rows);
         copy<b_order, shape::columns>(b_tile, b, p.b.stride, first_column, p.columns);
@@ -72,9 +78,9 @@ template <class shape, order a_order_, order b_order_> struct matrix_tiles {
     }
 };
 
-template <class shape>
+template <class shape, typename A, typename B>
 __device__ __forceinline__ void store_product(const typename shape::sums &sums,
-                                              const matrix_product &p, int first_row,
+                                              const matrix_product<A, B> &p, int first_row,
                                               int first_column)
 {
     place_in_block<shape> place;
@@ -101,29 +107,34 @@ __device__ __forceinline__ void store_product(const typename shape::sums &sums,
     }
 }
 
-template <class shape, order a_order, order b_order>
+/* With values in bf16 the other operand becomes it too. */
+template <typename B>
+constexpr operand operand_of = sizeof(B) == sizeof(bf16) ? OPERAND_BF16 : OPERAND_3XTF32;
+
+template <class shape, order a_order, order b_order, typename A, typename B>
 __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
-    multiply_matrices(const matrix_product p)
+    multiply_matrices(const matrix_product<A, B> p)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
-    matrix_tiles<shape, a_order, b_order> tiles(p);
+    matrix_tiles<shape, a_order, b_order, A, B> tiles(p);
     typename shape::sums sums = {};
-    multiply_steps<shape, OPERAND_3XTF32>(sums, tiles, ceil_divide(p.depth, DEPTH), dynamic_shared);
+    multiply_steps<shape, operand_of<B>>(sums, tiles, ceil_divide(p.depth, DEPTH), dynamic_shared);
     store_product<shape>(sums, p, tiles.first_row, tiles.first_column);
 }
 
-template <class shape, order a_order, order b_order>
-static void launch_shape(const matrix_product &p, int pairs, cudaStream_t stream)
+template <class shape, order a_order, order b_order, typename A, typename B>
+static void launch_shape(const matrix_product<A, B> &p, int pairs, cudaStream_t stream)
 {
+    constexpr int shared_bytes = stage_of<shape, A, B>::shared_bytes;
     int tiles = ceil_divide(p.rows, shape::rows) * ceil_divide(p.columns, shape::columns);
-    cudaFuncSetAttribute(multiply_matrices<shape, a_order, b_order>,
-                         cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes);
-    LAUNCH((multiply_matrices<shape, a_order, b_order>), dim3((unsigned)tiles, 1, (unsigned)pairs),
-           shape::threads, shape::shared_bytes, stream, p);
+    cudaFuncSetAttribute(multiply_matrices<shape, a_order, b_order, A, B>,
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    LAUNCH((multiply_matrices<shape, a_order, b_order, A, B>),
+           dim3((unsigned)tiles, 1, (unsigned)pairs), shape::threads, shared_bytes, stream, p);
 }
 
-template <order a_order, order b_order>
-static void launch_product(const matrix_product &p, int pairs, cudaStream_t stream)
+template <order a_order, order b_order, typename A, typename B>
+static void launch_product(const matrix_product<A, B> &p, int pairs, cudaStream_t stream)
 {
     typedef block_shape<128, 128, 64, 32> large;
     typedef block_shape<64, 64, 32, 32> small;
@@ -170,6 +181,7 @@ static __device__ float combine_row(float value, float *shared, operation combin
 struct chunk {
     attention a;
     float *scores, *changes;
+    float *result; /* a.result, or what becomes it in the end */
     int first, rows, pitch;
 };
 
@@ -218,7 +230,7 @@ __global__ void __launch_bounds__(ROW_THREADS) backward_rows(const chunk c)
 
 /* Scaled scores become probabilities p, their changes ds become p * ds, and the result, to which
  * products will be added, -(sum of p * ds) * o. */
-__global__ void __launch_bounds__(ROW_THREADS) jvp_rows(const chunk c)
+template <typename T> __global__ void __launch_bounds__(ROW_THREADS) jvp_rows(const chunk c)
 {
     __shared__ float sums[ROW_WARPS];
     float *row = c.scores + score_row(c), *change = c.changes + score_row(c), sum = 0;
@@ -233,7 +245,7 @@ __global__ void __launch_bounds__(ROW_THREADS) jvp_rows(const chunk c)
     size_t output = head_place(c.a, blockIdx.y).output;
     output += (size_t)(c.first + blockIdx.x) * output_stride(c.a);
     for (int i = threadIdx.x; i < c.a.width; i += ROW_THREADS)
-        c.a.result[output + i] = -sum * c.a.o[output + i];
+        c.result[output + i] = -sum * load_one(static_cast<const T *>(c.a.o) + output + i);
 }
 
 /* ---- chunks ---- */
@@ -251,78 +263,107 @@ static int chunk_rows(const attention &a)
     return min(max(cuda_attention_tuning.chunk_floats / all / TILE * TILE, +TILE), a.tokens);
 }
 
-size_t wide_scratch(const attention &a, int matrices)
+static size_t score_floats(const attention &a)
 {
-    return (size_t)matrices * a.pictures * a.heads * chunk_rows(a) * score_pitch(a);
+    return (size_t)a.pictures * a.heads * chunk_rows(a) * score_pitch(a);
 }
 
-static chunk chunk_at(const attention &a, int first)
+/* Of a result with so many columns. */
+static size_t result_elements(const attention &a, size_t columns)
+{
+    return (size_t)a.pictures * a.tokens * columns;
+}
+
+size_t wide_scratch(const attention &a, int matrices, size_t columns)
+{
+    return matrices * score_floats(a) + (a.element == TYPE_BF16 ? result_elements(a, columns) : 0);
+}
+
+static chunk chunk_at(const attention &a, int matrices, int first)
 {
     int rows = chunk_rows(a);
-    chunk c = {a,
-               a.scratch,
-               a.scratch + wide_scratch(a, 1),
-               first,
-               min(rows, a.tokens - first),
-               score_pitch(a)};
+    chunk c = {};
+    c.a = a;
+    c.scores = a.scratch;
+    c.changes = a.scratch + score_floats(a);
+    c.result = a.element == TYPE_BF16 ? a.scratch + matrices * score_floats(a)
+                                      : static_cast<float *>(a.result);
+    c.first = first;
+    c.rows = min(rows, a.tokens - first);
+    c.pitch = score_pitch(a);
     return c;
 }
 
-static matrix score_matrix(const chunk &c, float *scores)
+static matrix<float> score_matrix(const chunk &c, float *scores)
 {
     size_t head = (size_t)c.rows * c.pitch;
     return {scores, c.a.heads * head, head, c.pitch};
 }
 
-/* Rows from `token` on: part 0 q, 1 k, 2 v of qkv or its like. */
-static matrix packed_matrix(const attention &a, const float *data, int part, int token)
+template <typename T> static matrix<const T> constant(const matrix<T> &m)
 {
-    size_t row = packed_stride(a);
-    return {const_cast<float *>(data) + token * row + part * a.width, a.tokens * row,
-            (size_t)3 * a.width, (int)row};
+    return {m.data, m.picture_stride, m.head_stride, m.stride};
 }
 
-static matrix output_matrix(const attention &a, const float *data, int token)
+/* Rows from `token` on: part 0 q, 1 k, 2 v of qkv or its like. */
+template <typename T>
+static matrix<T> packed_matrix(const attention &a, T *data, int part, int token)
+{
+    size_t row = packed_stride(a);
+    return {data + token * row + part * a.width, a.tokens * row, (size_t)3 * a.width, (int)row};
+}
+
+template <typename T> static matrix<T> output_matrix(const attention &a, T *data, int token)
 {
     size_t row = output_stride(a);
-    return {const_cast<float *>(data) + token * row, a.tokens * row, (size_t)a.width, (int)row};
+    return {data + token * row, a.tokens * row, (size_t)a.width, (int)row};
 }
 
 /* scores = scale * rows of `a` times all tokens' rows of `b` */
-static void launch_scores(const chunk &c, const matrix &a, const matrix &b, float *scores,
-                          float scale, bool add, cudaStream_t stream)
+template <typename T>
+static void launch_scores(const chunk &c, const matrix<const T> &a, const matrix<const T> &b,
+                          float *scores, float scale, bool add, cudaStream_t stream)
 {
-    matrix_product p = {
-        a,     b,   score_matrix(c, scores), c.rows, c.a.tokens, c.a.width, c.a.heads,
-        scale, add, c.a.width % QUAD == 0};
+    matrix_product<T, T> p = {
+        a,     b,   score_matrix(c, scores),           c.rows, c.a.tokens, c.a.width, c.a.heads,
+        scale, add, c.a.width % piece_elements<T> == 0};
     launch_product<ALONG_DEPTH, ALONG_DEPTH>(p, c.a.pictures * c.a.heads, stream);
 }
 
 /* result (+)= scores times all tokens' rows of `values` */
-static void launch_weighted(const chunk &c, float *scores, const matrix &values,
-                            const matrix &result, bool add, cudaStream_t stream)
+template <typename T>
+static void launch_weighted(const chunk &c, float *scores, const matrix<const T> &values,
+                            const matrix<float> &result, bool add, cudaStream_t stream)
 {
-    matrix_product p = {
-        score_matrix(c, scores), values, result, c.rows, c.a.width, c.a.tokens, c.a.heads, 1, add,
-        c.a.width % QUAD == 0};
+    matrix_product<float, T> p = {constant(score_matrix(c, scores)),
+                                  values,
+                                  result,
+                                  c.rows,
+                                  c.a.width,
+                                  c.a.tokens,
+                                  c.a.heads,
+                                  1,
+                                  add,
+                                  c.a.width % piece_elements<T> == 0};
     launch_product<ALONG_DEPTH, ACROSS_DEPTH>(p, c.a.pictures * c.a.heads, stream);
 }
 
 /* result (+)= scores transposed times the chunk's rows of `values`; added but for the first chunk
  */
-static void launch_transposed(const chunk &c, float *scores, const matrix &values,
-                              const matrix &result, cudaStream_t stream)
+template <typename T>
+static void launch_transposed(const chunk &c, float *scores, const matrix<const T> &values,
+                              const matrix<float> &result, cudaStream_t stream)
 {
-    matrix_product p = {score_matrix(c, scores),
-                        values,
-                        result,
-                        c.a.tokens,
-                        c.a.width,
-                        c.rows,
-                        c.a.heads,
-                        1,
-                        c.first > 0,
-                        c.a.width % QUAD == 0};
+    matrix_product<float, T> p = {constant(score_matrix(c, scores)),
+                                  values,
+                                  result,
+                                  c.a.tokens,
+                                  c.a.width,
+                                  c.rows,
+                                  c.a.heads,
+                                  1,
+                                  c.first > 0,
+                                  c.a.width % piece_elements<T> == 0};
     launch_product<ACROSS_DEPTH, ACROSS_DEPTH>(p, c.a.pictures * c.a.heads, stream);
 }
 
@@ -331,47 +372,90 @@ static dim3 row_grid(const chunk &c)
     return dim3((unsigned)c.rows, (unsigned)(c.a.pictures * c.a.heads));
 }
 
+/* The result of bf16, whose sums over chunks were f32. */
+__global__ void __launch_bounds__(ROW_THREADS)
+    round_result(const float *from, bf16 *to, size_t elements)
+{
+    size_t i = ((size_t)blockIdx.x * ROW_THREADS + threadIdx.x) * QUAD;
+    if (i + QUAD <= elements)
+        store_pack(to + i, load_pack<QUAD>(from + i));
+    else
+        for (; i < elements; i++)
+            store_one(to + i, from[i]);
+}
+
+static void finish(const attention &a, int matrices, size_t columns, cudaStream_t stream)
+{
+    if (a.element != TYPE_BF16)
+        return;
+    size_t elements = result_elements(a, columns), each = (size_t)ROW_THREADS * QUAD;
+    LAUNCH(round_result, (unsigned)((elements + each - 1) / each), ROW_THREADS, 0, stream,
+           chunk_at(a, matrices, 0).result, static_cast<bf16 *>(a.result), elements);
+}
+
+template <typename T> static void attention_of(const attention &a, cudaStream_t stream)
+{
+    const T *qkv = static_cast<const T *>(a.qkv);
+    matrix<const T> keys = packed_matrix(a, qkv, 1, 0), values = packed_matrix(a, qkv, 2, 0);
+    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
+        chunk c = chunk_at(a, 1, first);
+        launch_scores(c, packed_matrix(a, qkv, 0, first), keys, c.scores, a.scale, false, stream);
+        LAUNCH(softmax_rows, row_grid(c), ROW_THREADS, 0, stream, c);
+        launch_weighted(c, c.scores, values, output_matrix(a, c.result, first), false, stream);
+    }
+    finish(a, 1, output_stride(a), stream);
+}
+
+template <typename T> static void backward_of(const attention &a, cudaStream_t stream)
+{
+    const T *qkv = static_cast<const T *>(a.qkv);
+    matrix<const T> keys = packed_matrix(a, qkv, 1, 0), values = packed_matrix(a, qkv, 2, 0);
+    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
+        chunk c = chunk_at(a, 2, first);
+        matrix<const T> queries = packed_matrix(a, qkv, 0, first);
+        matrix<const T> d_o = output_matrix(a, static_cast<const T *>(a.d_o), first);
+        launch_scores(c, queries, keys, c.scores, a.scale, false, stream);
+        launch_scores(c, d_o, values, c.changes, 1, false, stream);
+        LAUNCH(backward_rows, row_grid(c), ROW_THREADS, 0, stream, c);
+        launch_weighted(c, c.changes, keys, packed_matrix(a, c.result, 0, first), false, stream);
+        launch_transposed(c, c.changes, queries, packed_matrix(a, c.result, 1, 0), stream);
+        launch_transposed(c, c.scores, d_o, packed_matrix(a, c.result, 2, 0), stream);
+    }
+    finish(a, 2, packed_stride(a), stream);
+}
+
+template <typename T> static void jvp_of(const attention &a, cudaStream_t stream)
+{
+    const T *qkv = static_cast<const T *>(a.qkv), *dqkv = static_cast<const T *>(a.dqkv);
+    matrix<const T> keys = packed_matrix(a, qkv, 1, 0), values = packed_matrix(a, qkv, 2, 0);
+    matrix<const T> key_changes = packed_matrix(a, dqkv, 1, 0);
+    matrix<const T> value_changes = packed_matrix(a, dqkv, 2, 0);
+    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
+        chunk c = chunk_at(a, 2, first);
+        matrix<const T> queries = packed_matrix(a, qkv, 0, first);
+        matrix<const T> query_changes = packed_matrix(a, dqkv, 0, first);
+        matrix<float> result = output_matrix(a, c.result, first);
+        launch_scores(c, queries, keys, c.scores, a.scale, false, stream);
+        launch_scores(c, query_changes, keys, c.changes, a.scale, false, stream);
+        launch_scores(c, queries, key_changes, c.changes, a.scale, true, stream);
+        LAUNCH(jvp_rows<T>, row_grid(c), ROW_THREADS, 0, stream, c);
+        launch_weighted(c, c.scores, value_changes, result, true, stream);
+        launch_weighted(c, c.changes, values, result, true, stream);
+    }
+    finish(a, 2, output_stride(a), stream);
+}
+
 void launch_wide_attention(const attention &a, cudaStream_t stream)
 {
-    matrix keys = packed_matrix(a, a.qkv, 1, 0), values = packed_matrix(a, a.qkv, 2, 0);
-    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
-        chunk c = chunk_at(a, first);
-        launch_scores(c, packed_matrix(a, a.qkv, 0, first), keys, c.scores, a.scale, false, stream);
-        LAUNCH(softmax_rows, row_grid(c), ROW_THREADS, 0, stream, c);
-        launch_weighted(c, c.scores, values, output_matrix(a, a.result, first), false, stream);
-    }
+    a.element == TYPE_BF16 ? attention_of<bf16>(a, stream) : attention_of<float>(a, stream);
 }
 
 void launch_wide_backward(const attention &a, cudaStream_t stream)
 {
-    matrix keys = packed_matrix(a, a.qkv, 1, 0), values = packed_matrix(a, a.qkv, 2, 0);
-    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
-        chunk c = chunk_at(a, first);
-        matrix queries = packed_matrix(a, a.qkv, 0, first), d_o = output_matrix(a, a.d_o, first);
-        launch_scores(c, queries, keys, c.scores, a.scale, false, stream);
-        launch_scores(c, d_o, values, c.changes, 1, false, stream);
-        LAUNCH(backward_rows, row_grid(c), ROW_THREADS, 0, stream, c);
-        launch_weighted(c, c.changes, keys, packed_matrix(a, a.result, 0, first), false, stream);
-        launch_transposed(c, c.changes, queries, packed_matrix(a, a.result, 1, 0), stream);
-        launch_transposed(c, c.scores, d_o, packed_matrix(a, a.result, 2, 0), stream);
-    }
+    a.element == TYPE_BF16 ? backward_of<bf16>(a, stream) : backward_of<float>(a, stream);
 }
 
 void launch_wide_jvp(const attention &a, cudaStream_t stream)
 {
-    matrix keys = packed_matrix(a, a.qkv, 1, 0), values = packed_matrix(a, a.qkv, 2, 0);
-    matrix key_changes = packed_matrix(a, a.dqkv, 1, 0);
-    matrix value_changes = packed_matrix(a, a.dqkv, 2, 0);
-    for (int first = 0; first < a.tokens; first += chunk_rows(a)) {
-        chunk c = chunk_at(a, first);
-        matrix queries = packed_matrix(a, a.qkv, 0, first);
-        matrix query_changes = packed_matrix(a, a.dqkv, 0, first);
-        matrix result = output_matrix(a, a.result, first);
-        launch_scores(c, queries, keys, c.scores, a.scale, false, stream);
-        launch_scores(c, query_changes, keys, c.changes, a.scale, false, stream);
-        launch_scores(c, queries, key_changes, c.changes, a.scale, true, stream);
-        LAUNCH(jvp_rows, row_grid(c), ROW_THREADS, 0, stream, c);
-        launch_weighted(c, c.scores, value_changes, result, true, stream);
-        launch_weighted(c, c.changes, values, result, true, stream);
-    }
+    a.element == TYPE_BF16 ? jvp_of<bf16>(a, stream) : jvp_of<float>(a, stream);
 }

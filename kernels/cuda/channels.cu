@@ -3,15 +3,15 @@
 constexpr unsigned CHANNEL_THREADS = 256;
 
 /* Channels [start, start + count) of `total` stand in an array whose pixels have `stride`. */
-struct channel_run {
-    const float *x;
+template <typename T> struct channel_run {
+    const T *x;
     unsigned start, count, stride;
 };
 
 /* y's pixels of `total` channels from up to two runs, zero in between. */
-template <unsigned WIDTH>
+template <unsigned WIDTH, typename T>
 __global__ void __launch_bounds__(CHANNEL_THREADS)
-    gather_channels(channel_run first, channel_run second, float *y, unsigned picture,
+    gather_channels(channel_run<T> first, channel_run<T> second, T *y, unsigned picture,
                     unsigned total)
 {
     unsigned i = (blockIdx.x * CHANNEL_THREADS + threadIdx.x) * WIDTH;
@@ -27,13 +27,15 @@ __global__ void __launch_bounds__(CHANNEL_THREADS)
     store_pack(y + (size_t)blockIdx.y * picture + i, value);
 }
 
-static bool whole_packs(const channel_run &run)
+template <typename T> static bool whole_packs(const channel_run<T> &run)
 {
     return run.start % PACK == 0 && run.count % PACK == 0 && run.stride % PACK == 0 &&
-           (size_t)run.x % (PACK * sizeof(float)) == 0;
+           (size_t)run.x % (PACK * sizeof(T)) == 0;
 }
 
-static void gather(const kernel_call *call, const channel_run &first, const channel_run &second)
+template <typename T>
+static void gather(const kernel_call *call, const channel_run<T> &first,
+                   const channel_run<T> &second)
 {
     unsigned picture = picture_elements(&call->output[0]);
     unsigned total = (unsigned)call->output[0].shape[3];
@@ -41,29 +43,44 @@ static void gather(const kernel_call *call, const channel_run &first, const chan
     bool wide = total % PACK == 0 && whole_packs(first) && whole_packs(second);
     unsigned blocks = ceil_divide(picture / (wide ? PACK : 1), CHANNEL_THREADS);
     if (wide)
-        LAUNCH(gather_channels<PACK>, dim3(blocks, pictures), CHANNEL_THREADS, 0, stream_of(call),
-               first, second, output_of(call, 0), picture, total);
+        LAUNCH((gather_channels<PACK, T>), dim3(blocks, pictures), CHANNEL_THREADS, 0,
+               stream_of(call), first, second, output_of<T>(call, 0), picture, total);
     else
-        LAUNCH(gather_channels<1>, dim3(blocks, pictures), CHANNEL_THREADS, 0, stream_of(call),
-               first, second, output_of(call, 0), picture, total);
+        LAUNCH((gather_channels<1, T>), dim3(blocks, pictures), CHANNEL_THREADS, 0, stream_of(call),
+               first, second, output_of<T>(call, 0), picture, total);
+}
+
+template <typename T> static void concat_channels(const kernel_call *call)
+{
+    unsigned a = (unsigned)call->input[0].shape[3], b = (unsigned)call->input[1].shape[3];
+    gather<T>(call, {input_of<T>(call, 0), 0, a, a}, {input_of<T>(call, 1), a, b, b});
+}
+
+template <typename T> static void slice_channels(const kernel_call *call)
+{
+    unsigned count = (unsigned)call->attributes->channels.count;
+    const T *x = input_of<T>(call, 0) + call->attributes->channels.start;
+    gather<T>(call, {x, 0, count, (unsigned)call->input[0].shape[3]}, {});
+}
+
+template <typename T> static void pad_channels(const kernel_call *call)
+{
+    unsigned start = (unsigned)call->attributes->channels.start;
+    unsigned count = (unsigned)call->attributes->channels.count;
+    gather<T>(call, {input_of<T>(call, 0), start, count, count}, {});
 }
 
 void cuda_concat_channels(const kernel_call *call)
 {
-    unsigned a = (unsigned)call->input[0].shape[3], b = (unsigned)call->input[1].shape[3];
-    gather(call, {input_of(call, 0), 0, a, a}, {input_of(call, 1), a, b, b});
+    BY_ELEMENT(call->input[0], concat_channels, call);
 }
 
 void cuda_slice_channels(const kernel_call *call)
 {
-    unsigned count = (unsigned)call->attributes->channels.count;
-    const float *x = input_of(call, 0) + call->attributes->channels.start;
-    gather(call, {x, 0, count, (unsigned)call->input[0].shape[3]}, {});
+    BY_ELEMENT(call->input[0], slice_channels, call);
 }
 
 void cuda_pad_channels(const kernel_call *call)
 {
-    unsigned start = (unsigned)call->attributes->channels.start;
-    unsigned count = (unsigned)call->attributes->channels.count;
-    gather(call, {input_of(call, 0), start, count, count}, {});
+    BY_ELEMENT(call->input[0], pad_channels, call);
 }

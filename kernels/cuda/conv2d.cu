@@ -1,15 +1,27 @@
 /* The host side of conv2d and conv2d_backward_data, the kernel without tensor cores, and the sum
  * over splits. */
+#include "kernels/bfloat16.h"
 #include "kernels/cuda/conv2d.h"
 #include "kernels/cuda/convolution.cuh"
 
 #include <string.h>
 
 /* ---- the weight ---- */
-static int weight_pitch(int64_t inputs)
+static bool is_merged(enum weight_form form)
 {
-    enum { SECTOR_FLOATS = 8 };
-    return ceil_divide((int)inputs, SECTOR_FLOATS) * SECTOR_FLOATS;
+    return form == WEIGHT_TAPS_MERGED || form == WEIGHT_TAPS_MERGED_BF16;
+}
+
+static bool is_bf16(enum weight_form form)
+{
+    return form == WEIGHT_TAPS_BF16 || form == WEIGHT_TAPS_MERGED_BF16;
+}
+
+/* Whole sectors. */
+static int weight_pitch(int64_t inputs, enum weight_form form)
+{
+    int sector = is_bf16(form) ? 16 : 8;
+    return ceil_divide((int)inputs, sector) * sector;
 }
 
 /* Merged taps are fewer products but 16/9 of the weight's bytes: worth it in a decoder, whose
@@ -25,13 +37,20 @@ enum weight_form cuda_conv2d_form(const struct conv2d_attributes *a, const int64
     return merged ? WEIGHT_TAPS_MERGED : WEIGHT_TAPS;
 }
 
+enum weight_form cuda_conv2d_form_bf16(const struct conv2d_attributes *a, const int64_t *x,
+                                       const int64_t *y, bool backward)
+{
+    bool merged = cuda_conv2d_form(a, x, y, backward) == WEIGHT_TAPS_MERGED;
+    return merged ? WEIGHT_TAPS_MERGED_BF16 : WEIGHT_TAPS_BF16;
+}
+
 enum { MERGED_TAPS = 4 /* along an axis */ };
 
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4])
 {
-    int64_t inputs = form == WEIGHT_PLAIN ? shape[1] : weight_pitch(shape[1]);
-    int64_t taps = form == WEIGHT_TAPS_MERGED ? MERGED_TAPS * MERGED_TAPS : shape[2] * shape[3];
-    return (size_t)(shape[0] * inputs * taps) * sizeof(float);
+    int64_t inputs = form == WEIGHT_PLAIN ? shape[1] : weight_pitch(shape[1], form);
+    int64_t taps = is_merged(form) ? MERGED_TAPS * MERGED_TAPS : shape[2] * shape[3];
+    return (size_t)(shape[0] * inputs * taps) * (is_bf16(form) ? sizeof(bf16) : sizeof(float));
 }
 
 /* The sum of the taps of a 3x3 kernel that make up merged tap (row, column). */
@@ -48,23 +67,26 @@ static float merged_tap(const float kernel[9], int row, int column)
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int)
 {
-    bool merged = form == WEIGHT_TAPS_MERGED;
+    bool merged = is_merged(form);
     int64_t outputs = shape[0], inputs = shape[1], kernel = shape[2] * shape[3];
-    int64_t taps = merged ? MERGED_TAPS * MERGED_TAPS : kernel, pitch = weight_pitch(inputs);
+    int64_t taps = merged ? MERGED_TAPS * MERGED_TAPS : kernel, pitch = weight_pitch(inputs, form);
     size_t bytes = cuda_weight_bytes(form, shape);
     if (form == WEIGHT_PLAIN) {
         memcpy(packed, oihw, bytes);
         return;
     }
-    float *rows = (float *)packed;
     memset(packed, 0, bytes);
     for (int64_t o = 0; o < outputs; o++)
         for (int64_t i = 0; i < inputs; i++)
             for (int64_t tap = 0; tap < taps; tap++) {
                 const float *from = oihw + (o * inputs + i) * kernel;
                 int row = (int)tap / MERGED_TAPS, column = (int)tap % MERGED_TAPS;
-                rows[(tap * outputs + o) * pitch + i] =
-                    merged ? merged_tap(from, row, column) : from[tap];
+                float value = merged ? merged_tap(from, row, column) : from[tap];
+                int64_t to = (tap * outputs + o) * pitch + i;
+                if (is_bf16(form))
+                    static_cast<uint16_t *>(packed)[to] = bfloat16_from_float(value);
+                else
+                    static_cast<float *>(packed)[to] = value;
             }
 }
 
@@ -136,9 +158,9 @@ static axis merged_axis(int64_t output, int64_t source, bool backward, int class
 static axis axis_of(const struct conv2d_attributes *a, bool backward, int64_t output,
                     int64_t source, int kernel, int pad, int class_)
 {
-    return a->form == WEIGHT_TAPS_MERGED ? merged_axis(output, source, backward, class_)
-           : backward                    ? backward_axis(output, source, kernel, pad, class_, a)
-                                         : forward_axis(output, source, kernel, pad, a);
+    return is_merged(a->form) ? merged_axis(output, source, backward, class_)
+           : backward         ? backward_axis(output, source, kernel, pad, class_, a)
+                              : forward_axis(output, source, kernel, pad, a);
 }
 
 static convolution convolution_of(const struct kernel_call *call, bool backward)
@@ -146,11 +168,11 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
     const struct conv2d_attributes *a = &call->attributes->conv2d;
     const int64_t *source = call->input[0].shape, *output = call->output[0].shape;
     convolution c = {};
-    c.source = (const float *)call->input[0].data;
-    c.weight = (const float *)call->input[1].data;
+    c.source = call->input[0].data;
+    c.weight = call->input[1].data;
     c.bias = backward ? NULL : (const float *)call->input[2].data;
-    c.residual = backward ? NULL : (const float *)call->input[3].data;
-    c.result = (float *)call->output[0].data;
+    c.residual = backward ? NULL : call->input[3].data;
+    c.result = call->output[0].data;
     c.pictures = (int)source[0];
     c.source_height = (int)source[1];
     c.source_width = (int)source[2];
@@ -158,7 +180,7 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
     c.height = (int)output[1];
     c.width = (int)output[2];
     c.outputs = (int)output[3];
-    bool merged = a->form == WEIGHT_TAPS_MERGED;
+    bool merged = is_merged(a->form);
     c.classes = (merged ? !backward : backward && a->stride == 2 && a->upsample == 1) ? 4 : 1;
     for (int i = 0; i < 2; i++) {
         c.rows[i] = axis_of(a, backward, output[1], source[1], a->kernel_height, a->pad_top, i);
@@ -166,7 +188,7 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
     }
     c.kernel_width = merged ? +MERGED_TAPS : a->kernel_width;
     c.weight_outputs = backward ? c.channels : c.outputs;
-    c.weight_pitch = weight_pitch(backward ? c.outputs : c.channels);
+    c.weight_pitch = weight_pitch(backward ? c.outputs : c.channels, a->form);
     c.splits = 1;
     return c;
 }
@@ -199,6 +221,7 @@ struct plain_depth {
     }
 };
 
+template <typename T>
 static __device__ void fetch_plain_pixels(plain_tile &tile, const convolution &c,
                                           const block_of_work &work, const pixel *pixels,
                                           int first_depth)
@@ -208,12 +231,14 @@ static __device__ void fetch_plain_pixels(plain_tile &tile, const convolution &c
     for (int i = threadIdx.x / PLAIN_DEPTH; i < PLAIN_TILE; i += PLAIN_THREADS / PLAIN_DEPTH) {
         int from =
             source_pixel(c, work.rows, work.columns, pixels[i], depth.row_step, depth.column_step);
-        tile[k][i] =
-            depth.inside && from >= 0 ? c.source[(size_t)from * c.channels + depth.channel] : 0;
+        const T *source = static_cast<const T *>(c.source);
+        tile[k][i] = depth.inside && from >= 0
+                         ? load_one(source + (size_t)from * c.channels + depth.channel)
+                         : 0;
     }
 }
 
-template <bool backward>
+template <typename T, bool backward>
 static __device__ void fetch_plain_weights(plain_tile &tile, const convolution &c,
                                            const block_of_work &work, int first_depth)
 {
@@ -224,8 +249,9 @@ static __device__ void fetch_plain_weights(plain_tile &tile, const convolution &
         plain_depth depth(c, work, first_depth + k);
         int output = work.first_output + column;
         size_t row = depth.tap * c.weight_outputs + (backward ? depth.channel : output);
+        const T *weight = static_cast<const T *>(c.weight) + row * c.weight_pitch;
         tile[k][column] = depth.inside && output < c.outputs
-                              ? c.weight[row * c.weight_pitch + (backward ? output : depth.channel)]
+                              ? load_one(weight + (backward ? output : depth.channel))
                               : 0;
     }
 }
@@ -253,6 +279,7 @@ static __device__ void multiply_plain(float (&sums)[PLAIN_EACH][PLAIN_EACH], con
     }
 }
 
+template <typename T>
 static __device__ void store_plain(const float (&sums)[PLAIN_EACH][PLAIN_EACH],
                                    const convolution &c, const block_of_work &work,
                                    const pixel *pixels)
@@ -267,13 +294,13 @@ static __device__ void store_plain(const float (&sums)[PLAIN_EACH][PLAIN_EACH],
         for (int j = 0; j < PLAIN_EACH; j += 2) {
             int output = work.first_output + plain_column(j);
             if (output < c.outputs)
-                store_pair(c, c.result, offset + output, output,
-                           make_float2(sums[i][j], sums[i][j + 1]));
+                store_outputs<2>(c, static_cast<T *>(c.result), offset + output, output,
+                                 {sums[i][j], sums[i][j + 1]});
         }
     }
 }
 
-template <bool backward>
+template <typename T, bool backward>
 __global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolution c)
 {
     __shared__ __align__(16) plain_tile a, b;
@@ -288,27 +315,29 @@ __global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolutio
     float sums[PLAIN_EACH][PLAIN_EACH] = {};
     int depth = work.rows.steps * work.columns.steps * c.channels;
     for (int k = 0; k < depth; k += PLAIN_DEPTH) {
-        fetch_plain_pixels(a, c, work, pixels, k);
-        fetch_plain_weights<backward>(b, c, work, k);
+        fetch_plain_pixels<T>(a, c, work, pixels, k);
+        fetch_plain_weights<T, backward>(b, c, work, k);
         __syncthreads();
         multiply_plain(sums, a, b);
         __syncthreads();
     }
-    store_plain(sums, c, work, pixels);
+    store_plain<T>(sums, c, work, pixels);
 }
 
+template <typename T>
 static void launch_plain(const convolution &c, bool backward, cudaStream_t stream)
 {
     dim3 grid = convolution_grid(c, PLAIN_TILE, PLAIN_TILE);
     if (backward)
-        LAUNCH(convolve_plain<true>, grid, PLAIN_THREADS, 0, stream, c);
+        LAUNCH((convolve_plain<T, true>), grid, PLAIN_THREADS, 0, stream, c);
     else
-        LAUNCH(convolve_plain<false>, grid, PLAIN_THREADS, 0, stream, c);
+        LAUNCH((convolve_plain<T, false>), grid, PLAIN_THREADS, 0, stream, c);
 }
 
 /* ---- the sum over splits ---- */
 enum { ADD_THREADS = 256 };
 
+template <typename T>
 __global__ void __launch_bounds__(ADD_THREADS)
     add_splits(const convolution c, const float *parts, size_t floats)
 {
@@ -321,8 +350,8 @@ __global__ void __launch_bounds__(ADD_THREADS)
     if (c.bias)
         sum += c.bias[i % c.outputs];
     if (c.residual)
-        sum += c.residual[i];
-    c.result[i] = sum;
+        sum += load_one(static_cast<const T *>(c.residual) + i);
+    store_one(static_cast<T *>(c.result) + i, sum);
 }
 
 static size_t result_floats(const convolution &c)
@@ -403,38 +432,49 @@ size_t cuda_conv2d_workspace_with(const struct kernel_call *call, bool backward,
     return splits > 1 ? splits * result_floats(c) * sizeof(float) : 0;
 }
 
+template <typename T>
 static void launch_tile(const convolution &c, bool backward, tile tile, operand operand,
                         cudaStream_t stream)
 {
+    if constexpr (sizeof(T) == sizeof(bf16))
+        return launch_convolution<OPERAND_BF16, bf16>(tile, backward, c, stream);
     switch (operand) {
     case OPERAND_TF32:
-        return launch_convolution<OPERAND_TF32>(tile, backward, c, stream);
+        return launch_convolution<OPERAND_TF32, float>(tile, backward, c, stream);
     case OPERAND_BF16:
-        return launch_convolution<OPERAND_BF16>(tile, backward, c, stream);
+        return launch_convolution<OPERAND_BF16, float>(tile, backward, c, stream);
     case OPERAND_F16:
-        return launch_convolution<OPERAND_F16>(tile, backward, c, stream);
+        return launch_convolution<OPERAND_F16, float>(tile, backward, c, stream);
     default:
-        return launch_convolution<OPERAND_3XTF32>(tile, backward, c, stream);
+        return launch_convolution<OPERAND_3XTF32, float>(tile, backward, c, stream);
     }
 }
 
-void cuda_conv2d_with(const struct kernel_call *call, bool backward,
-                      struct cuda_conv2d_choice choice)
+template <typename T>
+static void run_with(const struct kernel_call *call, bool backward,
+                     struct cuda_conv2d_choice choice)
 {
     const variant &variant = variants[choice.variant];
     cudaStream_t stream = (cudaStream_t)call->stream;
     convolution c = convolution_of(call, backward), part = c;
     if (variant.tile == TILE_COUNT)
-        return launch_plain(c, backward, stream);
+        return launch_plain<T>(c, backward, stream);
     c.splits = part.splits = splits_of(c, variant, choice.splits);
     if (c.splits == 1)
-        return launch_tile(c, backward, variant.tile, choice.operand, stream);
-    part.result = (float *)call->workspace;
-    part.bias = part.residual = NULL;
-    launch_tile(part, backward, variant.tile, choice.operand, stream);
+        return launch_tile<T>(c, backward, variant.tile, choice.operand, stream);
+    part.result = call->workspace;
+    part.bias = NULL;
+    part.residual = NULL;
+    launch_tile<T>(part, backward, variant.tile, choice.operand, stream);
     size_t floats = result_floats(c);
-    LAUNCH(add_splits, (unsigned)((floats + ADD_THREADS - 1) / ADD_THREADS), ADD_THREADS, 0, stream,
-           c, (const float *)part.result, floats);
+    LAUNCH(add_splits<T>, (unsigned)((floats + ADD_THREADS - 1) / ADD_THREADS), ADD_THREADS, 0,
+           stream, c, (const float *)part.result, floats);
+}
+
+void cuda_conv2d_with(const struct kernel_call *call, bool backward,
+                      struct cuda_conv2d_choice choice)
+{
+    BY_ELEMENT(call->input[0], run_with, call, backward, choice);
 }
 
 /* The ways that attributes.way counts: each candidate on the tensor cores that suits, and the same

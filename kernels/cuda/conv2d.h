@@ -1,6 +1,6 @@
 /* The convolutions of the cuda backend: the rows of its kernel table, and the candidates behind
  * them by number, for tests and for an autotuner. A weight lies in WEIGHT_TAPS for both directions:
- * [tap][output][input], inputs padded with zeros to a multiple of 8.
+ * [tap][output][input], inputs padded with zeros to whole sectors of 32 bytes.
  *
  * On an upsampled picture, neighbouring taps of a 3x3 kernel meet the same pixel.
  * WEIGHT_TAPS_MERGED holds their sums, along each axis {w2, w1 + w2, w0 + w1, w0}: an even output
@@ -23,6 +23,8 @@ size_t cuda_conv2d_backward_data_workspace(const struct kernel_call *call);
 
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
                                   const int64_t y[4], bool backward);
+enum weight_form cuda_conv2d_form_bf16(const struct conv2d_attributes *attributes,
+                                       const int64_t x[4], const int64_t y[4], bool backward);
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int threads);
@@ -31,7 +33,7 @@ int cuda_conv2d_ways(const struct kernel_call *call, bool backward);
 
 /* Candidates 0 .. CUDA_CONV2D_VARIANTS-1 stand in order of preference; the first that suits a call
  * is the default. Each of them gives right results for every call. The last one adds up by fmaf,
- * whatever the operand. */
+ * whatever the operand. Where the values are bf16 in memory, so is the operand. */
 enum { CUDA_CONV2D_VARIANTS = 4 };
 struct cuda_conv2d_choice {
     int variant;

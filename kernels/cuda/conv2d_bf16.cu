@@ -1,3 +1,3 @@
 #include "kernels/cuda/convolution.cuh"
 
-DEFINE_LAUNCH_CONVOLUTION(OPERAND_BF16)
+DEFINE_LAUNCH_CONVOLUTION(OPERAND_BF16, float)

@@ -1,3 +1,3 @@
 #include "kernels/cuda/convolution.cuh"
 
-DEFINE_LAUNCH_CONVOLUTION(OPERAND_TF32)
+DEFINE_LAUNCH_CONVOLUTION(OPERAND_TF32, float)

@@ -19,8 +19,9 @@ struct axis {
 };
 
 struct convolution {
-    const float *source, *weight, *bias, *residual;
-    float *result; /* with several splits their sums, one result after the other */
+    const void *source, *weight, *residual; /* float or bf16, and so the result */
+    const float *bias;
+    void *result; /* with several splits their sums in float, one result after the other */
     int pictures, source_height, source_width, channels;
     int height, width, outputs;
     axis rows[2], columns[2]; /* of classes: number c has rows[c / 2], columns[c % 2] */
@@ -97,10 +98,11 @@ struct block_of_work {
 };
 
 /* Copies the tiles of one step after the other. */
-template <class shape, bool backward> struct gather {
+template <class shape, typename T, bool backward> struct gather {
+    typedef T a_element, b_element;
     static constexpr order a_order = ALONG_DEPTH, b_order = backward ? ACROSS_DEPTH : ALONG_DEPTH;
-    static constexpr int row_copies = shape::rows * QUADS / shape::threads;
-    static constexpr int column_copies = shape::columns * QUADS / shape::threads;
+    static constexpr int row_copies = shape::rows * depth_pieces<T> / shape::threads;
+    static constexpr int column_copies = shape::columns * depth_pieces<T> / shape::threads;
 
     const convolution &c;
     const block_of_work &work;
@@ -125,43 +127,45 @@ template <class shape, bool backward> struct gather {
     {
         UNROLL
         for (int i = 0; i < row_copies; i++) {
-            tile_piece<a_order, shape::rows> piece(threadIdx.x + i * shape::threads);
+            tile_piece<a_order, shape::rows, T> piece(threadIdx.x + i * shape::threads);
             source[i] =
                 source_pixel(c, work.rows, work.columns, pixels[piece.row], row_step, column_step);
         }
     }
 
-    __device__ __forceinline__ void fetch_pixels(float *tile) const
+    __device__ __forceinline__ void fetch_pixels(T *tile) const
     {
+        constexpr int elements = piece_elements<T>;
         UNROLL
         for (int i = 0; i < row_copies; i++) {
-            tile_piece<a_order, shape::rows> piece(threadIdx.x + i * shape::threads);
+            tile_piece<a_order, shape::rows, T> piece(threadIdx.x + i * shape::threads);
             int left = source[i] < 0 ? 0 : c.channels - channel - piece.depth;
-            const float *from = c.source;
+            const T *from = static_cast<const T *>(c.source);
             if (left > 0)
                 from += (size_t)source[i] * c.channels + channel + piece.depth;
-            copy_quad(piece.in(tile), from, max(min(left, +QUAD), 0), c.channels % QUAD == 0);
+            copy_piece(piece.in(tile), from, max(min(left, +elements), 0),
+                       c.channels % elements == 0);
         }
     }
 
-    __device__ __forceinline__ void fetch_weights(float *tile) const
+    __device__ __forceinline__ void fetch_weights(T *tile) const
     {
         int tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
         ROLLED
         for (int i = 0; i < column_copies; i++) {
-            tile_piece<b_order, shape::columns> piece(threadIdx.x + i * shape::threads);
+            tile_piece<b_order, shape::columns, T> piece(threadIdx.x + i * shape::threads);
             int weight_output = backward ? channel + piece.depth : work.first_output + piece.row;
             int weight_input = backward ? work.first_output + piece.row : channel + piece.depth;
             bool inside = weight_output < c.weight_outputs && weight_input < c.weight_pitch;
-            const float *from = c.weight;
+            const T *from = static_cast<const T *>(c.weight);
             if (inside)
                 from += ((size_t)tap * c.weight_outputs + weight_output) * c.weight_pitch +
                         weight_input;
-            copy_quad(piece.in(tile), from, inside ? +QUAD : 0, true);
+            copy_piece(piece.in(tile), from, inside ? piece_elements<T> : 0, true);
         }
     }
 
-    __device__ __forceinline__ void fetch(float *a_tile, float *b_tile)
+    __device__ __forceinline__ void fetch(T *a_tile, T *b_tile)
     {
         fetch_pixels(a_tile);
         fetch_weights(b_tile);
@@ -178,54 +182,65 @@ template <class shape, bool backward> struct gather {
 };
 
 /* ---- the sums' way out ---- */
-/* Two neighbouring outputs of a pixel, `offset` floats into the result. */
-static __device__ __forceinline__ void store_pair(const convolution &c, float *result,
-                                                  size_t offset, int output, float2 value)
+/* Stores COUNT neighbouring outputs of a pixel, `offset` elements into the result, as far as there
+ * are so many. */
+template <unsigned COUNT, typename T>
+__device__ __forceinline__ void store_outputs(const convolution &c, T *result, size_t offset,
+                                              int output, pack<COUNT> value)
 {
-    bool pair = output + 1 < c.outputs;
+    const T *residual = static_cast<const T *>(c.residual);
     if (c.bias) {
-        value.x += c.bias[output];
-        value.y += pair ? c.bias[output + 1] : 0;
+        UNROLL
+        for (unsigned k = 0; k < COUNT; k++)
+            value.at[k] += output + (int)k < c.outputs ? c.bias[output + k] : 0;
     }
-    if (c.outputs % 2 == 0) {
-        if (c.residual) {
-            float2 residual = *reinterpret_cast<const float2 *>(c.residual + offset);
-            value.x += residual.x;
-            value.y += residual.y;
+    if (c.outputs % (int)COUNT == 0) {
+        if (residual) {
+            pack<COUNT> added = load_pack<COUNT>(residual + offset);
+            UNROLL
+            for (unsigned k = 0; k < COUNT; k++)
+                value.at[k] += added.at[k];
         }
-        *reinterpret_cast<float2 *>(result + offset) = value;
+        store_pack(result + offset, value);
         return;
     }
-    result[offset] = value.x + (c.residual ? c.residual[offset] : 0);
-    if (pair)
-        result[offset + 1] = value.y + (c.residual ? c.residual[offset + 1] : 0);
+    UNROLL
+    for (unsigned k = 0; k < COUNT; k++)
+        if (output + (int)k < c.outputs)
+            store_one(result + offset + k,
+                      value.at[k] + (residual ? load_one(residual + offset + k) : 0));
 }
 
-template <class shape>
+template <class shape, typename T>
 __device__ __forceinline__ void store_sums(const typename shape::sums &sums, const convolution &c,
-                                           const block_of_work &work, const pixel *pixels)
+                                           const block_of_work &work, const pixel *pixels,
+                                           T *result)
 {
     place_in_block<shape> place;
-    size_t result_floats = (size_t)c.pictures * c.height * c.width * c.outputs;
-    float *result = c.result + blockIdx.z % c.splits * result_floats;
     UNROLL
     for (int i = 0; i < shape::row_tiles * 2; i++) {
         int tile = i / 2, element = i % 2 * 2;
         pixel pixel = pixels[place.sum_row(tile, element)];
-        if (pixel.picture < 0)
-            continue;
-        size_t offset = output_offset(c, work.rows, work.columns, pixel);
+        bool inside = pixel.picture >= 0;
+        size_t offset = inside ? output_offset(c, work.rows, work.columns, pixel) : 0;
         UNROLL
-        for (int column = 0; column < shape::column_tiles; column++) {
+        for (int column = 0; column < shape::column_tiles; column += 4 / sizeof(T)) {
             const float *value = &sums[tile][column][element];
-            int output = work.first_output + place.sum_column(column);
-            if (output < c.outputs)
-                store_pair(c, result, offset + output, output, make_float2(value[0], value[1]));
+            if constexpr (sizeof(T) == sizeof(float)) {
+                int output = work.first_output + place.sum_column(column);
+                if (inside && output < c.outputs)
+                    store_outputs<2>(c, result, offset + output, output, {value[0], value[1]});
+            } else {
+                four_columns four(value, &sums[tile][column + 1][element]);
+                int output = work.first_output + place.column + 8 * column + four.column;
+                if (inside && output < c.outputs)
+                    store_outputs<4>(c, result, offset + output, output, four.value);
+            }
         }
     }
 }
 
-template <class shape, operand operand, bool backward>
+template <class shape, operand operand, typename T, bool backward>
 __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
     convolve(const convolution c)
 {
@@ -237,10 +252,15 @@ __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
     for (int i = threadIdx.x; i < shape::rows; i += shape::threads)
         pixels[i] = pixel_of(work.first_pixel + i, work.rows, work.columns, c.pictures);
     __syncthreads();
-    gather<shape, backward> source(c, work, pixels);
+    gather<shape, T, backward> source(c, work, pixels);
     typename shape::sums sums = {};
     multiply_steps<shape, operand>(sums, source, work.last_step - work.first_step, dynamic_shared);
-    store_sums<shape>(sums, c, work, pixels);
+    size_t result_floats = (size_t)c.pictures * c.height * c.width * c.outputs;
+    if (sizeof(T) == sizeof(float) || c.splits > 1)
+        store_sums<shape>(sums, c, work, pixels,
+                          static_cast<float *>(c.result) + blockIdx.z % c.splits * result_floats);
+    else
+        store_sums<shape>(sums, c, work, pixels, static_cast<T *>(c.result));
 }
 
 /* ---- launching ---- */
@@ -256,33 +276,36 @@ static inline dim3 convolution_grid(const convolution &c, int tile_rows, int til
                 1, (unsigned)(c.classes * c.splits));
 }
 
-template <class shape, operand operand, bool backward>
+template <class shape, operand operand, typename T, bool backward>
 static void launch_shape(const convolution &c, cudaStream_t stream)
 {
-    cudaFuncSetAttribute(convolve<shape, operand, backward>,
-                         cudaFuncAttributeMaxDynamicSharedMemorySize, shape::shared_bytes);
-    LAUNCH((convolve<shape, operand, backward>), convolution_grid(c, shape::rows, shape::columns),
-           shape::threads, shape::shared_bytes, stream, c);
+    constexpr int shared_bytes = stage_of<shape, T, T>::shared_bytes;
+    cudaFuncSetAttribute(convolve<shape, operand, T, backward>,
+                         cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
+    LAUNCH((convolve<shape, operand, T, backward>),
+           convolution_grid(c, shape::rows, shape::columns), shape::threads, shared_bytes, stream,
+           c);
 }
 
-/* One for each operand, in files of their own, for each takes the compiler long. */
-template <operand operand>
+/* One for each operand and type in memory, in files of their own, for each takes the compiler long.
+ */
+template <operand operand, typename T>
 void launch_convolution(tile tile, bool backward, const convolution &c, cudaStream_t stream);
 
-#define DEFINE_LAUNCH_CONVOLUTION(operand)                                                         \
+#define DEFINE_LAUNCH_CONVOLUTION(operand, T)                                                      \
     template <>                                                                                    \
-    void launch_convolution<operand>(tile tile, bool backward, const convolution &c,               \
-                                     cudaStream_t stream)                                          \
+    void launch_convolution<operand, T>(tile tile, bool backward, const convolution &c,            \
+                                        cudaStream_t stream)                                       \
     {                                                                                              \
         if (tile == TILE_LARGE)                                                                    \
-            backward ? launch_shape<large_tile, operand, true>(c, stream)                          \
-                     : launch_shape<large_tile, operand, false>(c, stream);                        \
+            backward ? launch_shape<large_tile, operand, T, true>(c, stream)                       \
+                     : launch_shape<large_tile, operand, T, false>(c, stream);                     \
         else if (tile == TILE_SMALL)                                                               \
-            backward ? launch_shape<small_tile, operand, true>(c, stream)                          \
-                     : launch_shape<small_tile, operand, false>(c, stream);                        \
+            backward ? launch_shape<small_tile, operand, T, true>(c, stream)                       \
+                     : launch_shape<small_tile, operand, T, false>(c, stream);                     \
         else                                                                                       \
-            backward ? launch_shape<narrow_tile, operand, true>(c, stream)                         \
-                     : launch_shape<narrow_tile, operand, false>(c, stream);                       \
+            backward ? launch_shape<narrow_tile, operand, T, true>(c, stream)                      \
+                     : launch_shape<narrow_tile, operand, T, false>(c, stream);                    \
     }
 
 #endif

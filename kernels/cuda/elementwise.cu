@@ -39,17 +39,22 @@ struct combine_scaled_function {
     }
 };
 
-void cuda_combine(const kernel_call *call)
+template <typename T> static void combine(const kernel_call *call)
 {
-    const float *a = input_of(call, 0), *b = input_of(call, 1);
-    float *y = output_of(call, 0);
+    const T *a = input_of<T>(call, 0), *b = input_of<T>(call, 1);
+    T *y = output_of<T>(call, 0);
     size_t count = (size_t)tensor_elements(&call->input[0]);
     float alpha = (float)call->attributes->combine.alpha;
     float beta = (float)call->attributes->combine.beta;
     if (b)
-        map(call, combine_function{alpha, beta}, map_arrays<2, 1>{{a, b}, {y}, count});
+        map(call, combine_function{alpha, beta}, map_arrays<2, 1, T>{{a, b}, {y}, count});
     else
-        map(call, scale_function{alpha}, map_arrays<1, 1>{{a}, {y}, count});
+        map(call, scale_function{alpha}, map_arrays<1, 1, T>{{a}, {y}, count});
+}
+
+void cuda_combine(const kernel_call *call)
+{
+    BY_ELEMENT(call->input[0], combine, call);
 }
 
 void cuda_combine_scaled(const kernel_call *call)
@@ -104,9 +109,9 @@ void cuda_multiply(const kernel_call *call)
                stream_of(call), x, m, y, picture, repeat);
 }
 
-template <unsigned WIDTH>
+template <unsigned WIDTH, typename T>
 __global__ void __launch_bounds__(SPREAD_THREADS)
-    add_to_channels(const float *x, const float *b, float *y, unsigned picture, unsigned channels)
+    add_to_channels(const T *x, const T *b, T *y, unsigned picture, unsigned channels)
 {
     unsigned i = (blockIdx.x * SPREAD_THREADS + threadIdx.x) * WIDTH;
     if (i >= picture)
@@ -119,17 +124,50 @@ __global__ void __launch_bounds__(SPREAD_THREADS)
     store_pack(y + at, value);
 }
 
-void cuda_add_channel(const kernel_call *call)
+template <typename T> static void add_channel(const kernel_call *call)
 {
-    const float *x = input_of(call, 0), *b = input_of(call, 1);
-    float *y = output_of(call, 0);
+    const T *x = input_of<T>(call, 0), *b = input_of<T>(call, 1);
+    T *y = output_of<T>(call, 0);
     unsigned picture = picture_elements(&call->input[0]);
     unsigned channels = (unsigned)call->input[0].shape[3];
     unsigned pictures = (unsigned)call->input[0].shape[0];
     if (channels % PACK == 0)
-        LAUNCH(add_to_channels<PACK>, dim3(blocks_of(picture, PACK), pictures), SPREAD_THREADS, 0,
-               stream_of(call), x, b, y, picture, channels);
+        LAUNCH((add_to_channels<PACK, T>), dim3(blocks_of(picture, PACK), pictures), SPREAD_THREADS,
+               0, stream_of(call), x, b, y, picture, channels);
     else
-        LAUNCH(add_to_channels<1>, dim3(blocks_of(picture, 1), pictures), SPREAD_THREADS, 0,
+        LAUNCH((add_to_channels<1, T>), dim3(blocks_of(picture, 1), pictures), SPREAD_THREADS, 0,
                stream_of(call), x, b, y, picture, channels);
+}
+
+void cuda_add_channel(const kernel_call *call)
+{
+    BY_ELEMENT(call->input[0], add_channel, call);
+}
+
+/* ---- from one type to the other ---- */
+template <typename From, typename To>
+__global__ void __launch_bounds__(SPREAD_THREADS) cast_elements(const From *x, To *y, size_t count)
+{
+    size_t i = ((size_t)blockIdx.x * SPREAD_THREADS + threadIdx.x) * PACK;
+    if (i + PACK <= count)
+        store_pack(y + i, load_pack<PACK>(x + i));
+    else
+        for (; i < count; i++)
+            store_one(y + i, load_one(x + i));
+}
+
+template <typename From, typename To> static void cast(const kernel_call *call)
+{
+    size_t count = (size_t)tensor_elements(&call->input[0]);
+    unsigned blocks = (unsigned)ceil_divide<size_t>(count, SPREAD_THREADS * PACK);
+    LAUNCH((cast_elements<From, To>), blocks, SPREAD_THREADS, 0, stream_of(call),
+           input_of<From>(call, 0), output_of<To>(call, 0), count);
+}
+
+void cuda_cast(const kernel_call *call)
+{
+    if (call->output[0].type == TYPE_BF16)
+        cast<float, bf16>(call);
+    else
+        cast<bf16, float>(call);
 }

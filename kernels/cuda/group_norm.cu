@@ -95,9 +95,9 @@ __device__ static inline void add_deviations(const pack<WIDTH> &value, const pac
 
 /* Per channel of a tile the mean and the sum of squared deviations from it. Sums are of x - x0, x0
  * the tile's first pixel: the shift keeps the squares from cancelling. */
-template <unsigned WIDTH>
+template <unsigned WIDTH, typename T>
 __global__ void __launch_bounds__(TILE_THREADS)
-    tile_statistics(grouping s, const float *x, float2 *parts)
+    tile_statistics(grouping s, const T *x, float2 *parts)
 {
     __shared__ __align__(16) row_sums sums;
     tile_place place = place_in_tile(s.t);
@@ -119,7 +119,7 @@ __global__ void __launch_bounds__(TILE_THREADS)
         return;
     float2 total = fold_rows(sums, s.t);
     float mean = total.x / (float)(place.end - place.first);
-    float shift = x[place.picture + (size_t)place.first * s.t.channels + channel];
+    float shift = load_one(x + place.picture + (size_t)place.first * s.t.channels + channel);
     *part_of(s, parts, channel) = {shift + mean, fmaxf(total.y - total.x * mean, 0)};
 }
 
@@ -160,10 +160,10 @@ __device__ static inline pack<WIDTH> normalized(const grouping &s, const channel
     return value;
 }
 
-template <unsigned WIDTH>
+template <unsigned WIDTH, typename T>
 __global__ void __launch_bounds__(TILE_THREADS)
-    normalize_tile(grouping s, const float *x, const float *gamma, const float *beta,
-                   const float2 *statistics, float *y)
+    normalize_tile(grouping s, const T *x, const float *gamma, const float *beta,
+                   const float2 *statistics, T *y)
 {
     tile_place place = place_in_tile(s.t);
     if (!place.working)
@@ -183,41 +183,47 @@ size_t cuda_group_norm_workspace(const kernel_call *call)
     return workspace_of(call, &call->input[0]);
 }
 
-void cuda_group_norm(const kernel_call *call)
+template <typename T> static void group_norm(const kernel_call *call)
 {
     const tensor *x = &call->input[0];
     grouping s = grouping_of(call, x);
     float2 *parts = static_cast<float2 *>(call->workspace);
     float2 *statistics = output_of<float2>(call, 1);
-    LAUNCH_TILES(tile_statistics, s.t, x, stream_of(call), s, input_of(call, 0), parts);
+    LAUNCH_TILES(tile_statistics, T, s.t, x, stream_of(call), s, input_of<T>(call, 0), parts);
     LAUNCH(fold_statistics, dim3(s.groups, (unsigned)x->shape[0]), REDUCE_THREADS, 0,
            stream_of(call), s, parts, call->attributes->group_norm.epsilon, statistics);
-    LAUNCH_TILES(normalize_tile, s.t, x, stream_of(call), s, input_of(call, 0), input_of(call, 1),
-                 input_of(call, 2), statistics, output_of(call, 0));
+    LAUNCH_TILES(normalize_tile, T, s.t, x, stream_of(call), s, input_of<T>(call, 0),
+                 input_of(call, 1), input_of(call, 2), statistics, output_of<T>(call, 0));
+}
+
+void cuda_group_norm(const kernel_call *call)
+{
+    BY_ELEMENT(call->input[0], group_norm, call);
 }
 
 /* ---- backward and forward derivative ---- */
 
 /* Of y = silu(u), u = v*gamma + beta, v the normalised x: normalisation's own derivative is
  * symmetric: reverse mode takes silu' and gamma before it, forward mode after it. */
-struct derivative {
+template <typename T> struct derivative {
     grouping s;
-    const float *d, *x, *gamma, *beta; /* d: the gradient of y, the tangent of x */
+    const T *d, *x; /* d: the gradient of y, the tangent of x */
+    const float *gamma, *beta;
     const float2 *statistics;
-    float *result;
+    T *result;
 };
 
-static derivative derivative_of(const kernel_call *call, bool forward)
+template <typename T> static derivative<T> derivative_of(const kernel_call *call, bool forward)
 {
     grouping s = grouping_of(call, &call->input[1]);
     s.forward = forward;
     return {s,
-            input_of(call, 0),
-            input_of(call, 1),
+            input_of<T>(call, 0),
+            input_of<T>(call, 1),
             input_of(call, 2),
             input_of(call, 3),
             input_of<float2>(call, 4),
-            output_of(call, 0)};
+            output_of<T>(call, 0)};
 }
 
 /* What a derivative's kernels know of one element. */
@@ -248,8 +254,8 @@ __device__ static inline void add_derivatives(const grouping &s, const channel_f
 }
 
 /* Per channel of a tile the sums of d and of d*v. */
-template <unsigned WIDTH>
-__global__ void __launch_bounds__(TILE_THREADS) tile_derivatives(derivative b, float2 *parts)
+template <unsigned WIDTH, typename T>
+__global__ void __launch_bounds__(TILE_THREADS) tile_derivatives(derivative<T> b, float2 *parts)
 {
     __shared__ __align__(16) row_sums sums;
     const grouping &s = b.s;
@@ -305,8 +311,9 @@ __device__ static inline pack<WIDTH> derived(const grouping &s, const channel_fa
     return d;
 }
 
-template <unsigned WIDTH>
-__global__ void __launch_bounds__(TILE_THREADS) apply_derivative(derivative b, const float2 *totals)
+template <unsigned WIDTH, typename T>
+__global__ void __launch_bounds__(TILE_THREADS)
+    apply_derivative(derivative<T> b, const float2 *totals)
 {
     const grouping &s = b.s;
     tile_place place = place_in_tile(s.t);
@@ -329,16 +336,16 @@ __global__ void __launch_bounds__(TILE_THREADS) apply_derivative(derivative b, c
     }
 }
 
-static void run_derivative(const kernel_call *call, bool forward)
+template <typename T> static void run_derivative(const kernel_call *call, bool forward)
 {
     const tensor *x = &call->input[1];
-    derivative b = derivative_of(call, forward);
+    derivative<T> b = derivative_of<T>(call, forward);
     float2 *parts = static_cast<float2 *>(call->workspace);
     float2 *totals = totals_of(b.s, x, call->workspace);
-    LAUNCH_TILES(tile_derivatives, b.s.t, x, stream_of(call), b, parts);
+    LAUNCH_TILES(tile_derivatives, T, b.s.t, x, stream_of(call), b, parts);
     LAUNCH(fold_derivatives, dim3(b.s.groups, (unsigned)x->shape[0]), REDUCE_THREADS, 0,
            stream_of(call), b.s, parts, totals);
-    LAUNCH_TILES(apply_derivative, b.s.t, x, stream_of(call), b, totals);
+    LAUNCH_TILES(apply_derivative, T, b.s.t, x, stream_of(call), b, totals);
 }
 
 size_t cuda_group_norm_backward_workspace(const kernel_call *call)
@@ -348,7 +355,7 @@ size_t cuda_group_norm_backward_workspace(const kernel_call *call)
 
 void cuda_group_norm_backward(const kernel_call *call)
 {
-    run_derivative(call, false);
+    BY_ELEMENT(call->input[0], run_derivative, call, false);
 }
 
 size_t cuda_group_norm_jvp_workspace(const kernel_call *call)
@@ -358,5 +365,5 @@ size_t cuda_group_norm_jvp_workspace(const kernel_call *call)
 
 void cuda_group_norm_jvp(const kernel_call *call)
 {
-    run_derivative(call, true);
+    BY_ELEMENT(call->input[0], run_derivative, call, true);
 }

@@ -1,39 +1,27 @@
-/* WIDTH neighbouring floats that are loaded and stored at once, and the kernel that maps a function
- * over whole tensors by packs of four. */
+/* The kernel that maps a function over whole tensors, and the width of a pack in those that have
+ * channels. */
 #ifndef KERNELS_CUDA_PACK_CUH
 #define KERNELS_CUDA_PACK_CUH
 
 #include "kernels/cuda/call.cuh"
+#include "kernels/cuda/element.cuh"
 
-constexpr unsigned PACK = 4; /* floats: a 128-bit access */
-
-template <unsigned WIDTH> struct alignas(4 * WIDTH) pack {
-    float at[WIDTH];
-};
-
-template <unsigned WIDTH> __device__ static inline pack<WIDTH> load_pack(const float *p)
-{
-    return *reinterpret_cast<const pack<WIDTH> *>(p);
-}
-
-template <unsigned WIDTH>
-__device__ static inline void store_pack(float *p, const pack<WIDTH> &value)
-{
-    *reinterpret_cast<pack<WIDTH> *>(p) = value;
-}
+/* Elements that a thread loads or stores at once: 128 bits of floats, 64 of bf16, so that threads
+ * and registers are the same for both. */
+constexpr unsigned PACK = 4;
 
 /* Left to itself, ptxas spills a few registers to fit more blocks than that. */
 constexpr unsigned MAP_THREADS = 256, BLOCKS_PER_SM = 4;
 
-template <int INPUTS, int OUTPUTS> struct map_arrays {
-    const float *in[INPUTS];
-    float *out[OUTPUTS];
+template <int INPUTS, int OUTPUTS, typename T = float> struct map_arrays {
+    const T *in[INPUTS];
+    T *out[OUTPUTS];
     size_t count;
 };
 
-template <unsigned WIDTH, typename Function, int INPUTS, int OUTPUTS>
+template <unsigned WIDTH, typename Function, int INPUTS, int OUTPUTS, typename T>
 __device__ static inline void map_pack(const Function &function,
-                                       const map_arrays<INPUTS, OUTPUTS> &arrays, size_t at)
+                                       const map_arrays<INPUTS, OUTPUTS, T> &arrays, size_t at)
 {
     pack<WIDTH> in[INPUTS], out[OUTPUTS];
     for (int i = 0; i < INPUTS; i++)
@@ -51,9 +39,9 @@ __device__ static inline void map_pack(const Function &function,
 }
 
 /* All inputs are read before any output is written: an output may be an input's memory. */
-template <typename Function, int INPUTS, int OUTPUTS>
+template <typename Function, int INPUTS, int OUTPUTS, typename T>
 __global__ void __launch_bounds__(MAP_THREADS, BLOCKS_PER_SM)
-    map_elements(Function function, map_arrays<INPUTS, OUTPUTS> arrays)
+    map_elements(Function function, map_arrays<INPUTS, OUTPUTS, T> arrays)
 {
     size_t at = ((size_t)blockIdx.x * MAP_THREADS + threadIdx.x) * PACK;
     if (at >= arrays.count || !function.prepare())
@@ -67,12 +55,12 @@ __global__ void __launch_bounds__(MAP_THREADS, BLOCKS_PER_SM)
 
 /* function(x, y) sets an element of each output from one of each input; function.prepare(), once a
  * thread, fetches what lies on the device and tells whether there is anything to do. */
-template <typename Function, int INPUTS, int OUTPUTS>
+template <typename Function, int INPUTS, int OUTPUTS, typename T>
 static inline void map(const kernel_call *call, const Function &function,
-                       const map_arrays<INPUTS, OUTPUTS> &arrays)
+                       const map_arrays<INPUTS, OUTPUTS, T> &arrays)
 {
     unsigned blocks = (unsigned)ceil_divide<size_t>(arrays.count, MAP_THREADS * PACK);
-    LAUNCH((map_elements<Function, INPUTS, OUTPUTS>), blocks, MAP_THREADS, 0, stream_of(call),
+    LAUNCH((map_elements<Function, INPUTS, OUTPUTS, T>), blocks, MAP_THREADS, 0, stream_of(call),
            function, arrays);
 }
 

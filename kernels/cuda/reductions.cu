@@ -152,8 +152,8 @@ void cuda_l2_norm_backward(const kernel_call *call)
 constexpr unsigned SPATIAL_RUNS = 64;
 
 /* A tile's sum of each channel: parts[N][runs][channels]. */
-template <unsigned WIDTH>
-__global__ void __launch_bounds__(TILE_THREADS) sum_tile(tiling t, const float *x, double *parts)
+template <unsigned WIDTH, typename T>
+__global__ void __launch_bounds__(TILE_THREADS) sum_tile(tiling t, const T *x, double *parts)
 {
     __shared__ double sums[PACK][TILE_THREADS + 4]; /* a pack's sums in different banks */
     tile_place place = place_in_tile(t);
@@ -175,7 +175,8 @@ __global__ void __launch_bounds__(TILE_THREADS) sum_tile(tiling t, const float *
     parts[((size_t)blockIdx.z * t.runs + blockIdx.x) * t.channels + channel] = total;
 }
 
-__global__ void __launch_bounds__(TILE_THREADS) fold_tiles(tiling t, const double *parts, float *y)
+template <typename T>
+__global__ void __launch_bounds__(TILE_THREADS) fold_tiles(tiling t, const double *parts, T *y)
 {
     unsigned channel = blockIdx.x * TILE_THREADS + threadIdx.x;
     if (channel >= t.channels)
@@ -183,7 +184,7 @@ __global__ void __launch_bounds__(TILE_THREADS) fold_tiles(tiling t, const doubl
     double sum = 0;
     for (unsigned run = 0; run < t.runs; run++)
         sum += parts[((size_t)blockIdx.y * t.runs + run) * t.channels + channel];
-    y[(size_t)blockIdx.y * t.channels + channel] = (float)sum;
+    store_one(y + (size_t)blockIdx.y * t.channels + channel, (float)sum);
 }
 
 size_t cuda_sum_spatial_workspace(const kernel_call *call)
@@ -192,12 +193,17 @@ size_t cuda_sum_spatial_workspace(const kernel_call *call)
     return (size_t)call->input[0].shape[0] * t.runs * t.channels * sizeof(double);
 }
 
-void cuda_sum_spatial(const kernel_call *call)
+template <typename T> static void sum_spatial(const kernel_call *call)
 {
     const tensor *x = &call->input[0];
     tiling t = tiling_of(x, SPATIAL_RUNS);
     double *parts = static_cast<double *>(call->workspace);
-    LAUNCH_TILES(sum_tile, t, x, stream_of(call), t, input_of(call, 0), parts);
-    LAUNCH(fold_tiles, dim3(ceil_divide(t.channels, TILE_THREADS), (unsigned)x->shape[0]),
-           TILE_THREADS, 0, stream_of(call), t, parts, output_of(call, 0));
+    LAUNCH_TILES(sum_tile, T, t, x, stream_of(call), t, input_of<T>(call, 0), parts);
+    LAUNCH(fold_tiles<T>, dim3(ceil_divide(t.channels, TILE_THREADS), (unsigned)x->shape[0]),
+           TILE_THREADS, 0, stream_of(call), t, parts, output_of<T>(call, 0));
+}
+
+void cuda_sum_spatial(const kernel_call *call)
+{
+    BY_ELEMENT(call->input[0], sum_spatial, call);
 }

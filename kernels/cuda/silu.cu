@@ -23,17 +23,27 @@ struct silu_backward_function {
     }
 };
 
+template <typename T> static void silu(const kernel_call *call)
+{
+    map_arrays<1, 1, T> arrays = {
+        {input_of<T>(call, 0)}, {output_of<T>(call, 0)}, (size_t)tensor_elements(&call->input[0])};
+    map(call, silu_function(), arrays);
+}
+
 void cuda_silu(const kernel_call *call)
 {
-    map_arrays<1, 1> arrays = {
-        {input_of(call, 0)}, {output_of(call, 0)}, (size_t)tensor_elements(&call->input[0])};
-    map(call, silu_function(), arrays);
+    BY_ELEMENT(call->input[0], silu, call);
+}
+
+template <typename T> static void silu_backward(const kernel_call *call)
+{
+    map_arrays<2, 1, T> arrays = {{input_of<T>(call, 0), input_of<T>(call, 1)},
+                                  {output_of<T>(call, 0)},
+                                  (size_t)tensor_elements(&call->input[0])};
+    map(call, silu_backward_function(), arrays);
 }
 
 void cuda_silu_backward(const kernel_call *call)
 {
-    map_arrays<2, 1> arrays = {{input_of(call, 0), input_of(call, 1)},
-                               {output_of(call, 0)},
-                               (size_t)tensor_elements(&call->input[0])};
-    map(call, silu_backward_function(), arrays);
+    BY_ELEMENT(call->input[0], silu_backward, call);
 }

@@ -9,6 +9,8 @@
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
                                   const int64_t y[4], bool backward);
 int cuda_conv2d_ways(const struct kernel_call *call, bool backward);
+enum weight_form cuda_conv2d_form_bf16(const struct conv2d_attributes *attributes,
+                                       const int64_t x[4], const int64_t y[4], bool backward);
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int threads);
@@ -51,6 +53,7 @@ const struct kernels *kernels_cuda(void)
                 RUN_WORKSPACE(dot),
                 RUN_WORKSPACE(adam_step),
                 RUN(copy),
+                RUN(cast),
                 RUN(philox_normal),
                 RUN(ddim_step),
                 RUN(stochastic_resample),
@@ -69,5 +72,16 @@ const struct kernels *kernels_cuda(void)
         .weight_bytes = cuda_weight_bytes,
         .pack_weight = cuda_pack_weight,
     };
+    return &table;
+}
+
+/* The kernels go by their tensors' types; the weights' forms say the rest. */
+const struct kernels *kernels_cuda_bf16(void);
+const struct kernels *kernels_cuda_bf16(void)
+{
+    static struct kernels table;
+    table = *kernels_cuda();
+    table.network = TYPE_BF16;
+    table.conv2d_form = cuda_conv2d_form_bf16;
     return &table;
 }

@@ -39,13 +39,13 @@ static inline dim3 tiling_grid(const tiling &t, const tensor *x)
     return dim3(t.runs, t.slices, (unsigned)x->shape[0]);
 }
 
-/* kernel<WIDTH>, by the width that the channels allow */
-#define LAUNCH_TILES(kernel, t, x, stream, ...)                                                    \
+/* kernel<WIDTH, T>, by the width that the channels allow */
+#define LAUNCH_TILES(kernel, T, t, x, stream, ...)                                                 \
     do {                                                                                           \
         if ((t).width == PACK)                                                                     \
-            LAUNCH(kernel<PACK>, tiling_grid(t, x), TILE_THREADS, 0, stream, __VA_ARGS__);         \
+            LAUNCH((kernel<PACK, T>), tiling_grid(t, x), TILE_THREADS, 0, stream, __VA_ARGS__);    \
         else                                                                                       \
-            LAUNCH(kernel<1>, tiling_grid(t, x), TILE_THREADS, 0, stream, __VA_ARGS__);            \
+            LAUNCH((kernel<1, T>), tiling_grid(t, x), TILE_THREADS, 0, stream, __VA_ARGS__);       \
     } while (0)
 
 /* A thread's place in its tile. */
@@ -77,8 +77,8 @@ __device__ static inline size_t tile_offset(const tiling &t, const tile_place &p
 }
 
 /* The thread's pixels first, first + rows, ... as far as the tile goes; zeros beyond. */
-template <unsigned WIDTH>
-__device__ static inline void load_pixels(const tiling &t, const tile_place &place, const float *x,
+template <unsigned WIDTH, typename T>
+__device__ static inline void load_pixels(const tiling &t, const tile_place &place, const T *x,
                                           unsigned first, pack<WIDTH> value[TILE_STEP])
 {
     for (unsigned i = 0; i < TILE_STEP; i++) {
@@ -88,8 +88,8 @@ __device__ static inline void load_pixels(const tiling &t, const tile_place &pla
     }
 }
 
-template <unsigned WIDTH>
-__device__ static inline void store_pixels(const tiling &t, const tile_place &place, float *y,
+template <unsigned WIDTH, typename T>
+__device__ static inline void store_pixels(const tiling &t, const tile_place &place, T *y,
                                            unsigned first, const pack<WIDTH> value[TILE_STEP])
 {
     for (unsigned i = 0; i < TILE_STEP; i++)

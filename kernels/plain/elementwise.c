@@ -1,3 +1,4 @@
+#include "kernels/bfloat16.h"
 #include "kernels/plain/plain.h"
 
 #include <string.h>
@@ -60,4 +61,15 @@ void PLAIN(copy)(const struct kernel_call *call)
 {
     const struct tensor *x = &call->input[0];
     memcpy(call->output[0].data, x->data, (size_t)tensor_elements(x) * element_bytes(x->type));
+}
+
+void PLAIN(cast)(const struct kernel_call *call)
+{
+    const void *x = call->input[0].data;
+    void *y = call->output[0].data;
+    for (int64_t i = 0; i < tensor_elements(&call->input[0]); i++)
+        if (call->output[0].type == TYPE_BF16)
+            ((uint16_t *)y)[i] = bfloat16_from_float((float)((const real *)x)[i]);
+        else
+            ((real *)y)[i] = float_from_bfloat16(((const uint16_t *)x)[i]);
 }

@@ -63,6 +63,7 @@ static const struct kernels table = {
             RUN(dot),
             RUN(adam_step),
             RUN(copy),
+            RUN(cast),
             RUN(philox_normal),
             RUN(ddim_step),
             RUN(stochastic_resample),

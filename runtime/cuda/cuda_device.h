@@ -10,8 +10,9 @@ extern "C" {
 #include "kernels/kernels.h"
 #include "runtime/device.h"
 
-/* The kernels alone: enough to plan with, no card needed. */
+/* The kernels alone, for networks in f32 and in bf16: enough to plan with, no card needed. */
 const struct kernels *kernels_cuda(void);
+const struct kernels *kernels_cuda_bf16(void);
 /* The first card; NULL and why not where there is none that can run the kernels (compute capability
  * 8.0, driver for this toolkit). RESAMPLE_CUDA_LOOPS=host lets loops run from the host, as they do
  * where the driver's graphs have none. */

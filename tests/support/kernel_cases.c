@@ -1,4 +1,5 @@
 #include "tests/support/kernel_cases.h"
+#include "kernels/bfloat16.h"
 #include "tests/support/random.h"
 
 #include <math.h>
@@ -23,6 +24,8 @@ enum { POISON = 0xff /* NaN as a float */, SEED = 20240611 };
 #define COUNT(high, ...) {TYPE_I32, {__VA_ARGS__}, 0, high, 0, 0}
 #define NONE           {TYPE_F32, {0}, 0, 0, 0, 0}
 #define OUT(...)       {TYPE_F32, {__VA_ARGS__}, 0, 0, 0, 0}
+#define IN_BF16(...)   {TYPE_BF16, {__VA_ARGS__}, -1, 1, 0, 0}
+#define OUT_BF16(...)  {TYPE_BF16, {__VA_ARGS__}, 0, 0, 0, 0}
 #define OUT_I32(...)   {TYPE_I32, {__VA_ARGS__}, 0, 0, 0, 0}
 #define ON(i, ...)     {TYPE_F32, {__VA_ARGS__}, 0, 0, 0, (i) + 1}
 #define ON_I32(i, ...) {TYPE_I32, {__VA_ARGS__}, 0, 0, 0, (i) + 1}
@@ -65,6 +68,7 @@ enum { POISON = 0xff /* NaN as a float */, SEED = 20240611 };
       COUNT(9, 1, 1, 1, 1)},                                                                       \
      {ON(0, __VA_ARGS__), ON(2, __VA_ARGS__), ON(3, __VA_ARGS__), ON_I32(4, 1, 1, 1, 1)}, 1e-6,    \
      false}
+#define CAST(x, y) {KERNEL_cast, {{0}}, {x}, {y}, 1e-7, true}
 #define NORMAL(...)                                                                                \
     {KERNEL_philox_normal, {{0}}, {COUNT(1000, 1, 1, 1, 4)},                                       \
      {OUT(__VA_ARGS__), ON_I32(0, 1, 1, 1, 4)}, 1e-6, true}
@@ -274,6 +278,12 @@ const struct test_case kernel_cases[] = {
     {KERNEL_copy, {{0}}, {COUNT(1000, 1, 3, 1, 7)}, {OUT_I32(1, 3, 1, 7)}, 1e-7, true},
     {KERNEL_copy, {{0}}, {IN(1, 1, 1, 1)}, {OUT(1, 1, 1, 1)}, 1e-7, true},
     {KERNEL_copy, {{0}}, {IN(2, 4, 9, 32)}, {OUT(2, 4, 9, 32)}, 1e-7, true},
+    CAST(IN(2, 3, 5, 7), OUT_BF16(2, 3, 5, 7)),
+    CAST(FROM(-3e38, 3e38, 1, 9, 31, 37), OUT_BF16(1, 9, 31, 37)),
+    CAST(IN_BF16(2, 3, 5, 7), OUT(2, 3, 5, 7)),
+    CAST(IN_BF16(1, 9, 31, 37), OUT(1, 9, 31, 37)),
+    CAST(IN(2, 4, 9, 32), OUT_BF16(2, 4, 9, 32)),
+    CAST(IN_BF16(2, 4, 9, 32), OUT(2, 4, 9, 32)),
     NORMAL(2, 3, 5, 3),
     NORMAL(1, 1, 1, 1),
     NORMAL(1, 16, 20, 4),
@@ -316,6 +326,8 @@ static double random_value(const struct operand *operand, uint64_t *state)
     double unit = (double)(random_bits(state) >> 11) / 9007199254740992.0;
     double value = operand->low + unit * (operand->high - operand->low);
     double step = operand->type == TYPE_I32 ? 1 : operand->step;
+    if (operand->type == TYPE_BF16)
+        return float_from_bfloat16(bfloat16_from_float((float)value));
     return (float)(step > 0 ? step * round(value / step) : value);
 }
 
@@ -349,7 +361,7 @@ size_t tensor_bytes(const struct tensor *tensor)
 
 static struct tensor allocate(const struct operand *operand, enum element_type real)
 {
-    struct tensor tensor = {.type = operand->type == TYPE_I32 ? TYPE_I32 : real};
+    struct tensor tensor = {.type = operand->type == TYPE_F32 ? real : operand->type};
     memcpy(tensor.shape, operand->shape, sizeof tensor.shape);
     if (operand->shape[0])
         tensor.data = guarded_allocate(tensor_bytes(&tensor));
@@ -364,6 +376,8 @@ static void fill(const struct tensor *tensor, const struct operand *operand, uin
             ((double *)tensor->data)[i] = value;
         else if (tensor->type == TYPE_F32)
             ((float *)tensor->data)[i] = (float)value;
+        else if (tensor->type == TYPE_BF16)
+            ((uint16_t *)tensor->data)[i] = bfloat16_from_float((float)value);
         else
             ((int32_t *)tensor->data)[i] = (int32_t)value;
     }
@@ -371,9 +385,10 @@ static void fill(const struct tensor *tensor, const struct operand *operand, uin
 
 static double element(const struct tensor *tensor, int64_t i)
 {
-    return tensor->type == TYPE_F64   ? ((const double *)tensor->data)[i]
-           : tensor->type == TYPE_F32 ? ((const float *)tensor->data)[i]
-                                      : ((const int32_t *)tensor->data)[i];
+    return tensor->type == TYPE_F64    ? ((const double *)tensor->data)[i]
+           : tensor->type == TYPE_F32  ? ((const float *)tensor->data)[i]
+           : tensor->type == TYPE_BF16 ? float_from_bfloat16(((const uint16_t *)tensor->data)[i])
+                                       : ((const int32_t *)tensor->data)[i];
 }
 
 struct instance new_instance(int index, enum element_type real)
@@ -391,17 +406,22 @@ struct instance new_instance(int index, enum element_type real)
     return instance;
 }
 
+void run_instance(int index, const struct kernels *kernels, struct instance *instance, int threads)
+{
+    const struct kernel *kernel = &kernels->kernel[kernel_cases[index].kernel];
+    struct kernel_call call = {
+        instance->input, instance->output, &instance->attributes, NULL, threads, NULL};
+    instance->workspace_bytes = kernel->workspace_bytes ? kernel->workspace_bytes(&call) : 0;
+    call.workspace = instance->workspace = guarded_allocate(instance->workspace_bytes);
+    assert_non_null(kernel->run);
+    kernel->run(&call);
+}
+
 struct instance run_case(int index, const struct kernels *kernels, enum element_type real,
                          int threads)
 {
-    const struct kernel *kernel = &kernels->kernel[kernel_cases[index].kernel];
     struct instance instance = new_instance(index, real);
-    struct kernel_call call = {instance.input, instance.output, &instance.attributes,
-                               NULL,           threads,         NULL};
-    instance.workspace_bytes = kernel->workspace_bytes ? kernel->workspace_bytes(&call) : 0;
-    call.workspace = instance.workspace = guarded_allocate(instance.workspace_bytes);
-    assert_non_null(kernel->run);
-    kernel->run(&call);
+    run_instance(index, kernels, &instance, threads);
     return instance;
 }
 

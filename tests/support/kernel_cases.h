@@ -6,7 +6,7 @@
 #include "kernels/kernels.h"
 
 struct operand {
-    enum element_type type; /* TYPE_F32: real */
+    enum element_type type; /* TYPE_F32: real; TYPE_I32, TYPE_BF16 */
     int64_t shape[4];       /* {0}: an absent optional input, or an output that is not there */
     double low, high;       /* range of an input; integers include both ends */
     double step;            /* values are multiples of it, so that ties happen; 0: any */
@@ -37,6 +37,8 @@ struct instance new_instance(int index, enum element_type real);
 /* A new instance that has run. */
 struct instance run_case(int index, const struct kernels *kernels, enum element_type real,
                          int threads);
+/* Runs an instance whose inputs may have been changed; allocates its workspace. */
+void run_instance(int index, const struct kernels *kernels, struct instance *instance, int threads);
 void release_instance(int index, struct instance *instance);
 
 size_t tensor_bytes(const struct tensor *tensor);
