@@ -132,6 +132,7 @@ $(CUDA_TESTS): %: %.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
 $(CUDA_SOLVE): %: %.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY) | \
                $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so)
 	$(QUIET)$(CXX) $(LDFLAGS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
+$(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_memory: | $(BUILD)/tests/resample-emulated)
 $(BUILD)/tests/resample-emulated: $(TOOL_OBJECTS) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@

@@ -1,7 +1,8 @@
 #!/bin/sh
 # On a machine with an NVIDIA card: builds the CUDA backend for it, runs every kernel's tests and the solves
 # of tests/test_cuda_*.c on the card beside the CPU, the kernels under compute-sanitizer, and the demo's solve
-# on both. The last line is `N passed, N failed, N skipped` over the tests. Without a card: status 2.
+# on both. Then it measures the memory of a solve at LDM-VQ4's size (tools/card_memory.sh). The last line is
+# `N passed, N failed, N skipped` over the tests. Without a card: status 2.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,7 +20,7 @@ architecture=$(say "$card" | awk -F', ' '{ gsub(/\./, "", $3); print $3 }')
 say "card: $card"
 sh tools/install.sh
 build=build/card-$architecture
-make -j"$(nproc)" BUILD="$build" CUDA_ARCHITECTURES="$architecture" all cuda card-tests
+make -j"$(nproc)" BUILD="$build" CUDA_ARCHITECTURES="$architecture" all cuda card-tests "$build/bench/random_weights"
 
 passed=0 failed=0 skipped=0
 run() {
@@ -50,5 +51,11 @@ for device in cpu cuda; do
         --input examples/ct/head_43.png --seed 0 --device "$device" --save_dir "$build/solve-$device" |
         sed "s/^/$device: /"
 done
+
+ldm=models/ldm-vq4-256/ldm-vq4-256.yaml
+"$build/bench/random_weights" "$ldm" "$build/random.safetensors"
+sh tools/card_memory.sh "$build/resample" "$ldm" "$build/random.safetensors" tests/data/tasks/gaussian_deblur.yaml \
+    256 32 || failed=$((failed + 1))
+rm "$build/random.safetensors"
 say "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]
