@@ -98,7 +98,8 @@ $(STAGES): $(BUILD)/bench/stages/winograd.%.o: bench/stages/winograd.c
 	@mkdir -p $(@D) && echo "  CC  $@"
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) $(FLAGS_$*) -DISA=stages_$* -DISA_$* -MMD -MP -c $< -o $@
 $(BUILD)/bench/kernels: $(STAGES)
-$(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
+BENCH_SHARED := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/shared/*.c))
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BENCH_SHARED) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(BUILD)/%.o: %.cpp
@@ -133,6 +134,7 @@ $(CUDA_SOLVE): %: %.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY) | \
                $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so)
 	$(QUIET)$(CXX) $(LDFLAGS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
 $(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_memory: | $(BUILD)/tests/resample-emulated)
+$(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_convolutions: | $(BUILD)/tests/convolutions-emulated)
 $(BUILD)/tests/resample-emulated: $(TOOL_OBJECTS) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -156,11 +158,24 @@ $(BUILD)/%.pic.o: %.c
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
 # The same tests on a real card, whose run-time takes the emulator's place.
 CARD_TESTS := $(patsubst $(BUILD)/tests/%,$(BUILD)/card/%,$(CUDA_TESTS) $(CUDA_SOLVE))
-card-tests: $(CARD_TESTS)
+card-tests: $(CARD_TESTS) $(BUILD)/card/convolutions
 $(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) \
                $(BUILD)/tests/simt/card.cuda.o $(BUILD)/kernels/cuda/table.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) -lcmocka -o $@
+# Times every convolution on a card, beside cuDNN where it is installed; and on the emulator, for the tests.
+CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
+CUDNN_LIBRARIES := $(dir $(NVCC))../lib
+$(BUILD)/bench/card/cudnn.o: CPPFLAGS += -I$(dir $(NVCC))../include
+$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.cuda.o \
+                            $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
+                            $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(BUILD)/kernels/cuda/table.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) \
+	    $(if $(CUDNN),-L$(CUDNN_LIBRARIES) -Xlinker -rpath$(comma)$(CUDNN_LIBRARIES) -lcudnn) -o $@
+$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.unwatched.o \
+                                      $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
 gpu-check:
 	sh tools/gpu_check.sh
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills

@@ -26,9 +26,9 @@ struct memory_report {
     int recomputed_nodes;
 };
 
-/* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do not
- * wait, some of them. watched: the watched scalar as that iteration left it (0 if none is). No state
- * may be read or written here. Return false to stop the program (STATUS_INTERRUPTED). */
+/* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do
+ * not wait, some of them. watched: the watched scalar as that iteration left it (0 if none is). No
+ * state may be read or written here. Return false to stop the program (STATUS_INTERRUPTED). */
 struct program_hooks {
     bool (*after_iteration)(void *context, int64_t iteration, double watched);
     void *context;
@@ -69,6 +69,13 @@ void program_visit_plan(const struct program *program, const struct tape *tape,
                         void (*visit)(void *context, int first, int last, size_t offset,
                                       size_t bytes),
                         void *context);
+
+/* The kernel calls of a planned tape in replay order: labels, attributes, and tensors with shapes
+ * but no memory (an absent one has no elements). Loops are left out: their bodies are tapes. */
+void program_visit_calls(const struct tape *tape,
+                         void (*visit)(void *context, enum kernel_id kernel, const char *label,
+                                       const struct kernel_call *call),
+                         void *context);
 
 int program_prepare(struct program *program, struct status *status);
 

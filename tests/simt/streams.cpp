@@ -6,6 +6,7 @@
 #include "tests/simt/simt.h"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -64,6 +65,12 @@ struct simt_stream {
     simt_graph *captured = nullptr;
     const simt_graph_node *last[1] = {};
     bool broken = false;
+};
+
+/* The host's time when its stream came to it. */
+struct simt_event {
+    simt_stream *stream = nullptr; /* that it is still to come on */
+    std::chrono::steady_clock::time_point time;
 };
 
 static std::vector<simt_stream *> streams;
@@ -242,6 +249,49 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     drain(*stream);
     streams.erase(std::find(streams.begin(), streams.end(), stream));
     delete stream;
+    return cudaSuccess;
+}
+
+/* ---- events ---- */
+
+cudaError_t cudaEventCreate(cudaEvent_t *event)
+{
+    *event = new simt_event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    if (stream->captured)
+        return cudaErrorStreamCaptureUnsupported;
+    event->stream = stream;
+    auto happen = [=] {
+        event->time = std::chrono::steady_clock::now();
+        event->stream = nullptr;
+    };
+    stream->queue.push_back({happen, nullptr});
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventSynchronize(cudaEvent_t event)
+{
+    count(calls.synchronisations, calls.in_loops.synchronisations);
+    while (event->stream)
+        step(*event->stream);
+    return cudaGetLastError();
+}
+
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+    if (from->stream || to->stream)
+        return cudaErrorNotReady;
+    *ms = std::chrono::duration<float, std::milli>(to->time - from->time).count();
     return cudaSuccess;
 }
 

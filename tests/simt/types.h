@@ -83,6 +83,7 @@ enum cudaMemcpyKind {
 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 typedef struct simt_stream *cudaStream_t;
+typedef struct simt_event *cudaEvent_t;
 
 /* Streams and graphs. */
 typedef struct simt_graph *cudaGraph_t;
