@@ -61,7 +61,9 @@ compiled = $(if $(NVCC),$(if $(SANITIZE),,$(1:%.cu=$(BUILD)/%.nvcc.o)))
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
-BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+# those that count what the emulated CUDA kernels do
+EMULATED_BENCHES := $(BUILD)/bench/roofline $(BUILD)/bench/traffic
+BENCHES := $(filter-out $(if $(SIMT_OBJECTS),,$(EMULATED_BENCHES)),$(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)))
 
 .PHONY: all cuda card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
@@ -93,12 +95,15 @@ $(BUILD)/kernels/plain/%.f64.o: kernels/plain/%.c
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(WIDE_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+$(BUILD)/tests/test_bench: $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/shared/*.c))
 STAGES := $(ISAS:%=$(BUILD)/bench/stages/winograd.%.o)
 $(STAGES): $(BUILD)/bench/stages/winograd.%.o: bench/stages/winograd.c
 	@mkdir -p $(@D) && echo "  CC  $@"
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) $(FLAGS_$*) -DISA=stages_$* -DISA_$* -MMD -MP -c $< -o $@
 $(BUILD)/bench/kernels: $(STAGES)
 BENCH_SHARED := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/shared/*.c))
+$(EMULATED_BENCHES): %: %.o $(BENCH_SHARED) $(BUILD)/kernels/cuda/table.o $(call emulated,$(CUDA_SOURCES)) $(LIBRARY)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
 $(BUILD)/bench/%: $(BUILD)/bench/%.o $(BENCH_SHARED) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
