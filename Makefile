@@ -61,7 +61,9 @@ compiled = $(if $(NVCC),$(if $(SANITIZE),,$(1:%.cu=$(BUILD)/%.nvcc.o)))
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TEST_SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
-BENCHES := $(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c))
+# those that count what the emulated CUDA kernels do
+EMULATED_BENCHES := $(BUILD)/bench/roofline $(BUILD)/bench/traffic
+BENCHES := $(filter-out $(if $(SIMT_OBJECTS),,$(EMULATED_BENCHES)),$(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)))
 
 .PHONY: all cuda card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
@@ -93,12 +95,16 @@ $(BUILD)/kernels/plain/%.f64.o: kernels/plain/%.c
 
 $(BUILD)/tests/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(WIDE_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+$(BUILD)/tests/test_bench: $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/shared/*.c))
 STAGES := $(ISAS:%=$(BUILD)/bench/stages/winograd.%.o)
 $(STAGES): $(BUILD)/bench/stages/winograd.%.o: bench/stages/winograd.c
 	@mkdir -p $(@D) && echo "  CC  $@"
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) $(KERNEL_OPTIMIZE) $(FLAGS_$*) -DISA=stages_$* -DISA_$* -MMD -MP -c $< -o $@
 $(BUILD)/bench/kernels: $(STAGES)
-$(BUILD)/bench/%: $(BUILD)/bench/%.o $(LIBRARY)
+BENCH_SHARED := $(patsubst %.c,$(BUILD)/%.o,$(wildcard bench/shared/*.c))
+$(EMULATED_BENCHES): %: %.o $(BENCH_SHARED) $(BUILD)/kernels/cuda/table.o $(call emulated,$(CUDA_SOURCES)) $(LIBRARY)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
+$(BUILD)/bench/%: $(BUILD)/bench/%.o $(BENCH_SHARED) $(LIBRARY)
 	$(QUIET)$(CC) $(LDFLAGS) $^ $(LDLIBS) -o $@
 
 $(BUILD)/%.o: %.cpp
@@ -132,6 +138,8 @@ $(CUDA_TESTS): %: %.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
 $(CUDA_SOLVE): %: %.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY) | \
                $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so)
 	$(QUIET)$(CXX) $(LDFLAGS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
+$(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_memory: | $(BUILD)/tests/resample-emulated)
+$(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_convolutions: | $(BUILD)/tests/convolutions-emulated)
 $(BUILD)/tests/resample-emulated: $(TOOL_OBJECTS) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
@@ -155,11 +163,24 @@ $(BUILD)/%.pic.o: %.c
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
 # The same tests on a real card, whose run-time takes the emulator's place.
 CARD_TESTS := $(patsubst $(BUILD)/tests/%,$(BUILD)/card/%,$(CUDA_TESTS) $(CUDA_SOLVE))
-card-tests: $(CARD_TESTS)
+card-tests: $(CARD_TESTS) $(BUILD)/card/convolutions
 $(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) \
                $(BUILD)/tests/simt/card.cuda.o $(BUILD)/kernels/cuda/table.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) -lcmocka -o $@
+# Times every convolution on a card, beside cuDNN where it is installed; and on the emulator, for the tests.
+CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
+CUDNN_LIBRARIES := $(dir $(NVCC))../lib
+$(BUILD)/bench/card/cudnn.o: CPPFLAGS += -I$(dir $(NVCC))../include
+$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.cuda.o \
+                            $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
+                            $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(BUILD)/kernels/cuda/table.o $(LIBRARY)
+	@mkdir -p $(@D)
+	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) \
+	    $(if $(CUDNN),-L$(CUDNN_LIBRARIES) -Xlinker -rpath$(comma)$(CUDNN_LIBRARIES) -lcudnn) -o $@
+$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.unwatched.o \
+                                      $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
+	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
 gpu-check:
 	sh tools/gpu_check.sh
 # registers, shared memory and spills of every CUDA kernel on every architecture; fails where one spills

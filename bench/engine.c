@@ -6,8 +6,7 @@
  * process's peak resident bytes and the plan's bytes so far.
  *
  *     build/bench/engine CONFIG.yaml WEIGHTS.safetensors THREADS */
-#include "model/model.h"
-#include "runtime/program.h"
+#include "bench/shared/iteration.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -90,33 +89,21 @@ static void record_network(struct job *job, struct model *model, int slots[3], i
     tape_assign(tape, tape_state(tape, add_state(program, "y", s[1], s[2], s[3])), y);
 }
 
-/* quantise, decode, mean squared error, backward to z; then AdamW, or the picture's change along
- * the gradient and its size (an exact step length's needs) */
+/* The iteration with AdamW, or with the picture's change along the gradient and its size (an exact
+ * step length's needs). */
 static void record_inner(struct job *job, struct model *model, int slots[3], int *count)
 {
-    const struct autoencoder_config *ae = &model->config.autoencoder;
-    int64_t size = ae->resolution, latent = size / model_latent_factor(model);
-    struct program *program = job->program;
-    struct tape *tape = job->tape;
-    slots[0] = add_state(program, "z", latent, latent, ae->embed_dim);
-    slots[1] = add_state(program, "target", size, size, ae->out_ch);
+    struct iteration it =
+        iteration_record(job->program, job->tape, model, model->config.autoencoder.resolution);
+    slots[0] = it.latent_slot;
+    slots[1] = it.target_slot;
     *count = 2;
-    value z = tape_state(tape, slots[0]);
-    value image = decoder_record(tape, model, z, true);
-    value loss = tape_mean_squared_error(tape, image, tape_state(tape, slots[1]));
-    value gradient = tape_gradient(tape, loss, z);
-    const int64_t one[4] = {1, 1, 1, 1};
-    value kept = tape_state(tape, program_state(program, "loss", TYPE_F32, one));
-    tape_assign(tape, kept, loss);
     if (strcmp(job->name, "jvp") == 0) {
-        value change = tape_jvp(tape, image, z, gradient);
-        tape_assign(tape, kept, tape_dot(tape, change, change));
-        return;
-    }
-    value m = tape_state(tape, add_state(program, "m", latent, latent, ae->embed_dim));
-    value v = tape_state(tape, add_state(program, "v", latent, latent, ae->embed_dim));
-    value step = tape_state(tape, program_state(program, "step", TYPE_I32, one));
-    tape_adam_step(tape, z, gradient, m, v, step, 5e-3, 0.01);
+        value change = tape_jvp(job->tape, it.image, it.latent, it.gradient);
+        tape_assign(job->tape, tape_state(job->tape, it.loss_slot),
+                    tape_dot(job->tape, change, change));
+    } else
+        iteration_record_step(job->program, job->tape, &it);
 }
 
 /* A plan for one byte fails with the least one there is. */

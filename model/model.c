@@ -310,20 +310,21 @@ static int verify_parameters(const struct model *model, struct status *status)
 }
 
 void model_visit_tensors(const struct model *model,
-                         void (*visit)(void *context, const char *name,
-                                       const struct checkpoint_tensor *tensor, const char *misfit),
+                         void (*visit)(void *context, const struct expected_tensor *tensor),
                          void *context)
 {
     for (int i = 0; i < model->parameter_count; i++) {
         const struct source *source = model->parameters[i]->source;
         for (int part = 0; part < source->part_count; part++) {
-            const struct checkpoint_tensor *tensor = source->parts[part];
             char name[KEY_BYTES], misfit[512];
-            bool misfits = tensor && !fits(source, tensor);
+            struct expected_tensor tensor = {.name = name, .found = source->parts[part]};
             expand_part(source->parameter.name, part, name);
-            if (misfits)
-                describe_misfit(misfit, sizeof misfit, source, tensor);
-            visit(context, name, tensor, misfits ? misfit : NULL);
+            tensor.rank = wanted_shape(source, tensor.shape);
+            if (tensor.found && !fits(source, tensor.found)) {
+                describe_misfit(misfit, sizeof misfit, source, tensor.found);
+                tensor.misfit = misfit;
+            }
+            visit(context, &tensor);
         }
     }
 }

@@ -37,11 +37,18 @@ int model_open(struct model *model, const char *path, const char *config_path,
 int model_open_any(struct model *model, const char *path, const char *config_path,
                    const char *checkpoint_path, bool use_ema, struct status *status);
 void model_close(struct model *model);
-/* Every tensor that the configuration expects: its name in an LDM checkpoint (never an EMA copy's),
- * what the checkpoint holds for it (NULL: missing), and what is wrong with that (NULL: it fits). */
+/* A tensor that the configuration expects: its name in an LDM checkpoint (never an EMA copy's), its
+ * shape (a file may leave out ones at the end), what the checkpoint holds for it (NULL: missing),
+ * and what is wrong with that (NULL: it fits). */
+struct expected_tensor {
+    const char *name;
+    int rank;
+    int64_t shape[4];
+    const struct checkpoint_tensor *found;
+    const char *misfit;
+};
 void model_visit_tensors(const struct model *model,
-                         void (*visit)(void *context, const char *name,
-                                       const struct checkpoint_tensor *tensor, const char *misfit),
+                         void (*visit)(void *context, const struct expected_tensor *tensor),
                          void *context);
 /* Names that the checkpoint has and the configuration does not ask for (EMA and plain copies of
  * what is used, schedule buffers and training losses are known and not listed). The names live as

@@ -328,6 +328,27 @@ void program_visit_plan(const struct program *program, const struct tape *tape,
     }
 }
 
+void program_visit_calls(const struct tape *tape,
+                         void (*visit)(void *context, enum kernel_id kernel, const char *label,
+                                       const struct kernel_call *call),
+                         void *context)
+{
+    for (int n = 0; n < tape->plan.node_count; n++) {
+        const struct node *node = &tape->plan.nodes[n];
+        struct tensor input[KERNEL_MAX_INPUTS], output[KERNEL_MAX_OUTPUTS];
+        if (node->op >= KERNEL_COUNT)
+            continue;
+        node_tensors(tape, node, NULL, input, output);
+        for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
+            input[i].data = NULL;
+        const struct kernel_call call = {.input = input,
+                                         .output = output,
+                                         .attributes = &node->attributes,
+                                         .threads = tape->program->threads};
+        visit(context, (enum kernel_id)node->op, tape->labels[node->label], &call);
+    }
+}
+
 /* State in and out. A device's failure shows at the next run. */
 
 static void *slot_data(const struct program *program, int slot)

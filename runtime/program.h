@@ -88,6 +88,13 @@ void program_visit_plan(const struct program *program, const struct tape *tape,
                                       size_t bytes),
                         void *context);
 
+/* The kernel calls of a planned tape in replay order: labels, attributes, and tensors with shapes
+ * but no memory (an absent one has no elements). Loops are left out: their bodies are tapes. */
+void program_visit_calls(const struct tape *tape,
+                         void (*visit)(void *context, enum kernel_id kernel, const char *label,
+                                       const struct kernel_call *call),
+                         void *context);
+
 int program_prepare(struct program *program, struct status *status);
 
 /* Copies between host arrays and state. Floats on the host; f64 programs convert. The nchw forms

@@ -494,6 +494,49 @@ static void a_result_that_is_not_finite_is_named(void **state)
     program_free(program);
 }
 
+struct visited_calls {
+    enum kernel_id kernels[8];
+    int64_t rows[8];
+    int count;
+};
+
+static void collect_call(void *context, enum kernel_id kernel, const char *label,
+                         const struct kernel_call *call)
+{
+    struct visited_calls *calls = context;
+    assert_true(calls->count < 8);
+    assert_string_equal(label, "part");
+    assert_null(call->input[0].data);
+    assert_int_equal(tensor_elements(&call->input[1]), 0); /* absent */
+    calls->kernels[calls->count] = kernel;
+    calls->rows[calls->count++] = call->output[0].shape[1];
+}
+
+/* In replay order, without what nobody uses. */
+static void calls_are_visited(void **state)
+{
+    (void)state;
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "visit");
+    const int64_t shape[4] = {1, 6, 3, 4}, scalar[4] = {1, 1, 1, 1};
+    struct status status = {0};
+    struct visited_calls calls = {0};
+    tape_label(tape, "part");
+    value x = tape_state(tape, program_state(program, "x", TYPE_F32, shape));
+    value y = tape_silu(tape, x);
+    tape_combine(tape, 2, x, 0, NO_VALUE);
+    tape_assign(tape, tape_state(tape, program_state(program, "n", TYPE_F32, scalar)),
+                tape_l2_norm(tape, y));
+    assert_int_equal(program_plan(program, 0, &status), STATUS_OK);
+    program_visit_calls(tape, collect_call, &calls);
+    const enum kernel_id expected[] = {KERNEL_silu, KERNEL_l2_norm, KERNEL_copy};
+    assert_int_equal(calls.count, 3);
+    assert_memory_equal(calls.kernels, expected, sizeof expected);
+    assert_int_equal(calls.rows[0], 6);
+    assert_int_equal(calls.rows[1], 1);
+    program_free(program);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -506,6 +549,7 @@ int main(void)
         cmocka_unit_test(rarely_used_weights_are_offloaded_first),
         cmocka_unit_test(a_loop_keeps_its_weights),
         cmocka_unit_test(the_host_offloads_nothing),
+        cmocka_unit_test(calls_are_visited),
         cmocka_unit_test(loops_exit_and_count),
         cmocka_unit_test(shapes_are_checked),
         cmocka_unit_test(a_result_that_is_not_finite_is_named),

@@ -24,11 +24,9 @@ struct selection {
     struct status *status;
 };
 
-static void add_tensor(void *context, const char *name, const struct checkpoint_tensor *tensor,
-                       const char *misfit)
+static void add_tensor(struct selection *selection, const char *name,
+                       const struct checkpoint_tensor *tensor)
 {
-    (void)misfit;
-    struct selection *selection = context;
     if (selection->count == selection->capacity) {
         int capacity = 2 * selection->capacity + 64;
         void *grown = realloc(selection->tensors, (size_t)capacity * sizeof *selection->tensors);
@@ -46,6 +44,11 @@ static void add_tensor(void *context, const char *name, const struct checkpoint_
         selection->count++;
     else
         status_set(selection->status, STATUS_FAILURE, "out of memory for the tensors' names");
+}
+
+static void add_expected(void *context, const struct expected_tensor *tensor)
+{
+    add_tensor(context, tensor->name, tensor->found);
 }
 
 static void selection_free(struct selection *selection)
@@ -67,7 +70,7 @@ static int add_scale_factor(struct selection *selection, const struct model *mod
         return status_set(status, STATUS_BAD_INPUT,
                           "%s holds a scale_factor, which 16 bits would round: use --type f32",
                           checkpoint_path(model->checkpoint));
-    add_tensor(selection, tensor->name, tensor, NULL);
+    add_tensor(selection, tensor->name, tensor);
     return status->code;
 }
 
@@ -81,7 +84,7 @@ static int convert(const struct model *model, const struct arguments *arguments,
     char *text = config_text(model, status);
     if (!text)
         return status->code;
-    model_visit_tensors(model, add_tensor, &selection);
+    model_visit_tensors(model, add_expected, &selection);
     const char *metadata[] = {"config", text, "format", "pt", NULL};
     if (status_ok(status) && add_scale_factor(&selection, model, type, status) == STATUS_OK &&
         safetensors_write(arguments->output, selection.tensors, selection.count, types[type],

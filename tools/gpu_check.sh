@@ -1,7 +1,9 @@
 #!/bin/sh
 # On a machine with an NVIDIA card: builds the CUDA backend for it, runs every kernel's tests and the solves
 # of tests/test_cuda_*.c on the card beside the CPU, the kernels under compute-sanitizer, and the demo's solve
-# on both. The last line is `N passed, N failed, N skipped` over the tests. Without a card: status 2.
+# on both. Then, at LDM-VQ4's size: the time of each convolution (bench/card), beside PyTorch's where the
+# Python that PYTHON names (python3) has it, and the memory of a solve (tools/card_memory.sh). The last line
+# is `N passed, N failed, N skipped` over the tests. Without a card: status 2.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -19,7 +21,7 @@ architecture=$(say "$card" | awk -F', ' '{ gsub(/\./, "", $3); print $3 }')
 say "card: $card"
 sh tools/install.sh
 build=build/card-$architecture
-make -j"$(nproc)" BUILD="$build" CUDA_ARCHITECTURES="$architecture" all cuda card-tests
+make -j"$(nproc)" BUILD="$build" CUDA_ARCHITECTURES="$architecture" all cuda card-tests "$build/bench/random_weights"
 
 passed=0 failed=0 skipped=0
 run() {
@@ -50,5 +52,23 @@ for device in cpu cuda; do
         --input examples/ct/head_43.png --seed 0 --device "$device" --save_dir "$build/solve-$device" |
         sed "s/^/$device: /"
 done
+
+ldm=models/ldm-vq4-256/ldm-vq4-256.yaml
+python=${PYTHON:-python3}
+pytorch=""
+if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+    pytorch=$build/pytorch.txt
+    "$build/card/convolutions" "$ldm" 256 list >"$build/convolutions.txt"
+    "$python" bench/card/pytorch.py <"$build/convolutions.txt" >"$pytorch"
+else
+    say "skipped: PyTorch's times: $python has no torch that finds the card"
+fi
+# shellcheck disable=SC2086
+"$build/card/convolutions" "$ldm" 256 5 $pytorch || failed=$((failed + 1))
+
+"$build/bench/random_weights" "$ldm" "$build/random.safetensors"
+sh tools/card_memory.sh "$build/resample" "$ldm" "$build/random.safetensors" tests/data/tasks/gaussian_deblur.yaml \
+    256 32 || failed=$((failed + 1))
+rm "$build/random.safetensors"
 say "$passed passed, $failed failed, $skipped skipped"
 [ "$failed" = 0 ]

@@ -25,14 +25,13 @@ struct misfits {
     cJSON *missing, *misshapen;
 };
 
-static void add_misfit(void *context, const char *name, const struct checkpoint_tensor *tensor,
-                       const char *misfit)
+static void add_misfit(void *context, const struct expected_tensor *tensor)
 {
     struct misfits *misfits = context;
-    if (!tensor)
-        cJSON_AddItemToArray(misfits->missing, cJSON_CreateString(name));
-    else if (misfit)
-        cJSON_AddItemToArray(misfits->misshapen, cJSON_CreateString(misfit));
+    if (!tensor->found)
+        cJSON_AddItemToArray(misfits->missing, cJSON_CreateString(tensor->name));
+    else if (tensor->misfit)
+        cJSON_AddItemToArray(misfits->misshapen, cJSON_CreateString(tensor->misfit));
 }
 
 /* Adds missing, misshapen and extra to the report. */

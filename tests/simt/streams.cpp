@@ -59,9 +59,10 @@ uint64_t launched_threads;
 
 } // namespace
 
+/* What had been launched when its stream came to it. */
 struct simt_event {
     uint64_t threads;
-    cudaStream_t stream;
+    simt_stream *stream; /* that it is still to come on */
 };
 
 struct simt_stream {
@@ -274,6 +275,8 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     return cudaSuccess;
 }
 
+/* ---- events ---- */
+
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
     *event = new simt_event{};
@@ -291,19 +294,28 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (stream->captured)
         return cudaErrorStreamCaptureUnsupported;
     event->stream = stream;
-    stream->queue.push_back({[=] { event->threads = launched_threads; }, nullptr});
+    auto happen = [=] {
+        event->threads = launched_threads;
+        event->stream = nullptr;
+    };
+    stream->queue.push_back({happen, nullptr});
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    return event->stream ? cudaStreamSynchronize(event->stream) : cudaErrorInvalidValue;
+    count(calls.synchronisations, calls.in_loops.synchronisations);
+    while (event->stream)
+        step(*event->stream);
+    return cudaGetLastError();
 }
 
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
 {
-    *ms = (float)(end->threads - begin->threads) * 1e-6f;
-    return begin->stream && end->stream ? cudaSuccess : cudaErrorInvalidValue;
+    if (from->stream || to->stream)
+        return cudaErrorNotReady;
+    *ms = (float)(to->threads - from->threads) * 1e-6f;
+    return cudaSuccess;
 }
 
 /* ---- capture ---- */
