@@ -83,8 +83,8 @@ struct resample_solver *resample_create(struct model *model, const struct operat
                                         const struct resample_settings * settings, bool prepare,
                                         struct status *status);
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
-/* The bytes that an evaluation of the UNet uploads under a memory limit, and at most how many of them
- * a run makes. */
+/* The bytes that an evaluation of the UNet uploads under a memory limit, and how many of them a run
+ * makes at most. */
 struct tape_uploads resample_unet_uploads(const struct resample_solver *solver);
 /* How many latent-shaped draws a run takes from settings.noise. */
 int64_t resample_draws(const struct resample_solver *solver);
