@@ -85,7 +85,7 @@ int weights_list(struct program *program, struct status *status)
     }
     for (int i = 0; i < program->weight_count; i++)
         program->weights_bytes += program->weights[i].bytes;
-    if (program->kernels->separate_memory)
+    if (program->kernels->separate_memory && program->weight_count)
         qsort(program->weights, (size_t)program->weight_count, sizeof *program->weights,
               compare_weights);
     return status->code;

@@ -87,8 +87,8 @@ struct resample_solver *resample_create(struct model *model, const struct operat
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
 /* What choosing the convolutions' ways took; all zero without settings.tuning_path. */
 struct tuning resample_tuning(const struct resample_solver *solver);
-/* The bytes that an evaluation of the UNet uploads under a memory limit, and at most how many of them
- * a run makes. */
+/* The bytes that an evaluation of the UNet uploads under a memory limit, and how many of them a run
+ * makes at most. */
 struct tape_uploads resample_unet_uploads(const struct resample_solver *solver);
 /* How many latent-shaped draws a run takes from settings.noise. */
 int64_t resample_draws(const struct resample_solver *solver);
