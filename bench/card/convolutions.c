@@ -411,7 +411,7 @@ int main(int argc, char **argv)
         return 2;
     }
     bool list = strcmp(argv[3], "list") == 0;
-    if (cuda_backend_open(&bench.backend, !list, &status) == STATUS_OK &&
+    if (cuda_backend_open(&bench.backend, TYPE_F32, !list, &status) == STATUS_OK &&
         make_list(&bench, argv[1], atoi(argv[2]), &status) == STATUS_OK) {
         if (list)
             print_list(&bench);
