@@ -25,10 +25,16 @@
  * conv2d_backward_data: dy[N,P,Q,O], weight -> dx[N,H,W,I]      attributes of the forward convolution;
  *     the exact transpose of conv2d in x (upsampling included); H, W are dx's shape. form may be
  *     another one than the forward's.
+ * conv2d_backward_weight: x[N,H,W,I], dy[N,P,Q,O] -> dw[O,I,kh,kw]   attributes of the forward
+ *     convolution but for form: the exact transpose of conv2d in its weight. dw is WEIGHT_PLAIN.
+ * conv2d_pack_weight: w[O,I,kh,kw] in WEIGHT_PLAIN -> the same in attributes.conv2d.form, whose bytes
+ *     are weight_bytes(form, shape) whatever the output's tensor says
  * group_norm: x[N,H,W,C], gamma[1,1,1,C], beta[1,1,1,C] -> y, statistics[N,1,G,2] (mean, 1/std)
  *     attributes.group_norm {groups, epsilon, silu}: y = (x-mean)/sqrt(var+epsilon)*gamma+beta, then
  *     SiLU if silu. Biased variance over H,W and the group's channels.
  * group_norm_backward: dy, x, gamma, beta, statistics -> dx     SiLU's derivative included. in place: dx on dy.
+ * group_norm_backward_affine: dy, x, gamma, beta, statistics -> dgamma[1,1,1,C], dbeta[1,1,1,C]
+ *     sums over all pixels of all pictures, SiLU's derivative included
  * group_norm_jvp: dx, x, gamma, beta, statistics -> dy          the change of y when x moves by dx, the
  *     statistics' change and SiLU's derivative included. in place: dy on dx.
  * attention: qkv[N,H,W,3C] -> o[N,H,W,C], lse[N,heads,H*W,1]    attributes.attention {heads}
@@ -46,6 +52,7 @@
  * multiply: x[N,H,W,C], m[1,H,W,1] or [1,H,W,C] -> x*m          in place on x
  * add_channel: x[N,H,W,C], b[N,1,1,C] -> x + b at every pixel    in place on x
  * sum_spatial: x[N,H,W,C] -> [N,1,1,C]
+ * sum_pixels: x[N,H,W,C] -> [1,1,1,C], over all pixels of all pictures
  * concat_channels: a[N,H,W,A], b[N,H,W,B] -> [N,H,W,A+B], a first
  * slice_channels: x -> channels [start, start+count)             attributes.channels
  * pad_channels: x[..,count] -> zeros but for channels [start, start+count) of `total`  attributes.channels
@@ -54,6 +61,9 @@
  * vector_quantize: z[N,H,W,d], codebook[1,1,n,d] -> zq[N,H,W,d], index[N,H,W,1] i32
  *     the code with the least |z|^2+|e|^2-2<z,e> (algorithm.md section 7), first index on ties;
  *     zq = z + (e - z) in real arithmetic
+ * take_codes: codebook[1,1,n,d], index[N,H,W,1] i32 -> e[N,H,W,d], the codes with these indices
+ * take_codes_backward: g[N,H,W,d], index -> [1,1,n,d], of each code the sum of the g that took it,
+ *     added in the pixels' order in real arithmetic
  * mean_squared_error: a, b (same shape) -> scalar mean (a-b)^2, accumulated in double
  * mean_squared_error_backward: g scalar, a, b -> d a = g*2/n*(a-b)
  * l2_norm: r -> scalar sqrt(sum r^2), accumulated in double

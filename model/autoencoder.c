@@ -120,12 +120,8 @@ static value quantized(const struct layers *layers, value z)
     struct parameter *codebook =
         model_codebook(layers->model, "first_stage_model.quantize.embedding.weight",
                        config->n_embed, config->embed_dim);
-    if (!codebook) {
-        status_set(tape_status(layers->tape), STATUS_FAILURE, "out of memory for a parameter");
-        return NO_VALUE;
-    }
     tape_label(layers->tape, "quantize");
-    value q = tape_vector_quantize(layers->tape, z, tape_parameter(layers->tape, codebook), NULL);
+    value q = tape_vector_quantize(layers->tape, z, layer_parameter(layers, codebook), NULL);
     layer_visit(layers, "quantize", q);
     return q;
 }

@@ -13,13 +13,16 @@ static void layer_name(char name[NAME_BYTES], const struct layers *layers, const
     snprintf(name, NAME_BYTES, "%s%s%s%s.%s", layers->prefix, block, dot, leaf, kind);
 }
 
-static value use(const struct layers *layers, struct parameter *parameter)
+value layer_parameter(const struct layers *layers, struct parameter *parameter)
 {
+    const struct model *model = layers->model;
     if (!parameter) {
         status_set(tape_status(layers->tape), STATUS_FAILURE, "out of memory for a parameter");
         return NO_VALUE;
     }
-    return tape_parameter(layers->tape, parameter);
+    return model->parameter_value
+               ? model->parameter_value(model->parameter_context, layers->tape, parameter)
+               : tape_parameter(layers->tape, parameter);
 }
 
 static value vector(const struct layers *layers, const char *block, const char *leaf,
@@ -27,7 +30,7 @@ static value vector(const struct layers *layers, const char *block, const char *
 {
     char name[NAME_BYTES];
     layer_name(name, layers, block, leaf, kind);
-    return use(layers, model_vector(layers->model, name, channels));
+    return layer_parameter(layers, model_vector(layers->model, name, channels));
 }
 
 static value convolution(const struct layers *layers, value x, const char *block, const char *leaf,
@@ -38,9 +41,9 @@ static value convolution(const struct layers *layers, value x, const char *block
         return NO_VALUE;
     char name[NAME_BYTES];
     layer_name(name, layers, block, leaf, "weight");
-    value weight =
-        use(layers, model_parameter(layers->model, name, channels, tape_shape(layers->tape, x)[3],
-                                    attributes->kernel_height, attributes->kernel_width));
+    value weight = layer_parameter(
+        layers, model_parameter(layers->model, name, channels, tape_shape(layers->tape, x)[3],
+                                attributes->kernel_height, attributes->kernel_width));
     value bias = vector(layers, block, leaf, "bias", channels);
     return tape_conv2d(layers->tape, x, weight, bias, residual, attributes);
 }

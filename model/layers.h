@@ -14,6 +14,8 @@ struct layers {
 
 enum { GROUP_NORM_GROUPS = 32 };
 
+/* A parameter's value, an error of the tape where there was no memory for it. */
+value layer_parameter(const struct layers *layers, struct parameter *parameter);
 /* Convolution with bias, kernel_size 1 or 3, same size; plus residual (NO_VALUE: none). A linear
  * layer is kernel_size 1 on [N,1,1,C]. */
 value layer_convolution(const struct layers *layers, value x, const char *block, const char *leaf,

@@ -21,6 +21,10 @@ struct model {
      * "encoder.mid"), for those who look inside. May be NULL. */
     void (*visit)(void *context, struct tape *tape, const char *block, value v);
     void *visit_context;
+    /* The value that a network takes for a parameter, such as the state of a trained one
+     * (trainable.h). NULL: tape_parameter. */
+    value (*parameter_value)(void *context, struct tape *tape, struct parameter *parameter);
+    void *parameter_context;
 };
 
 /* Opens what the command line names: `path` is a folder or file of ours (a folder holds one

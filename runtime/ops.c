@@ -109,14 +109,62 @@ static void linear_jvp(struct tape *tape, const struct node *node, const value *
     output_tangent[0] = tape_append(tape, &again);
 }
 
+static value scaled(struct tape *tape, double factor, value v)
+{
+    return factor == 1 ? v : tape_combine(tape, factor, v, 0, NO_VALUE);
+}
+
+static value zero_like(struct tape *tape, value v)
+{
+    return tape_combine(tape, 0, v, 0, NO_VALUE);
+}
+
+/* alpha*a + beta*b, either of which may be missing */
+static value weighted_sum(struct tape *tape, double alpha, value a, double beta, value b)
+{
+    return a < 0   ? scaled(tape, beta, b)
+           : b < 0 ? scaled(tape, alpha, a)
+                   : tape_combine(tape, alpha, a, beta, b);
+}
+
 /* convolution */
+
+/* The node that packed this weight; NULL: it is not packed. */
+static const struct node *packing_of(const struct tape *tape, value weight)
+{
+    for (int n = tape->node_count - 1; n >= 0; n--)
+        if (tape->nodes[n].op == KERNEL_conv2d_pack_weight && tape->nodes[n].output[0] == weight)
+            return &tape->nodes[n];
+    return NULL;
+}
+
+/* The weight as it was before it was packed. */
+static value unpacked(const struct tape *tape, value weight)
+{
+    const struct node *packing = packing_of(tape, weight);
+    return packing ? packing->input[0] : weight;
+}
+
+/* A weight that is no parameter comes to its convolution through a node that packs it. */
+static void pack_weight(struct tape *tape, struct node *convolution)
+{
+    value weight = convolution->input[1];
+    if (info(tape, weight)->kind == VALUE_PARAMETER || packing_of(tape, weight))
+        return;
+    if (tape->program->kernels->network == TYPE_BF16) {
+        refuse(tape, convolution, "a weight that is trained needs networks in f32");
+        return;
+    }
+    struct node pack =
+        node_of(KERNEL_conv2d_pack_weight, weight, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    pack.attributes.conv2d = convolution->attributes.conv2d;
+    convolution->input[1] = tape_append(tape, &pack);
+}
 
 static bool conv2d_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     struct conv2d_attributes *a = &node->attributes.conv2d;
     const struct value_info *x = info(tape, node->input[0]), *w = info(tape, node->input[1]);
-    if (w->kind != VALUE_PARAMETER)
-        return refuse(tape, node, "the weight must be a parameter");
     if (w->shape[1] != x->shape[3] || w->shape[2] != a->kernel_height ||
         w->shape[3] != a->kernel_width)
         return refuse(tape, node, "the weight does not fit the input's channels");
@@ -133,15 +181,18 @@ static bool conv2d_infer(struct tape *tape, struct node *node, struct value_info
     if (node->input[3] >= 0 && !alike(info(tape, node->input[3]), output))
         return refuse(tape, node, "the residual does not fit");
     a->form = tape->program->kernels->conv2d_form(a, x->shape, output->shape, false);
-    return true;
+    pack_weight(tape, node);
+    return status_ok(&tape->status);
 }
 
+/* Backwards a weight is packed again, even where the form is the same, so that its bytes are not
+ * kept from the forward part on. */
 static void conv2d_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
                        const bool *wanted, value *input_gradient)
 {
     if (wanted[0]) {
-        struct node back = node_of(KERNEL_conv2d_backward_data, output_gradient[0], node->input[1],
-                                   NO_VALUE, NO_VALUE, NO_VALUE);
+        struct node back = node_of(KERNEL_conv2d_backward_data, output_gradient[0],
+                                   unpacked(tape, node->input[1]), NO_VALUE, NO_VALUE, NO_VALUE);
         back.attributes = node->attributes;
         const int64_t *x = info(tape, node->input[0])->shape;
         memcpy(back.shape, x, sizeof back.shape);
@@ -149,24 +200,60 @@ static void conv2d_vjp(struct tape *tape, const struct node *node, const value *
             &node->attributes.conv2d, x, info(tape, node->output[0])->shape, true);
         input_gradient[0] = tape_append(tape, &back);
     }
+    if (wanted[1]) {
+        struct node back = node_of(KERNEL_conv2d_backward_weight, node->input[0],
+                                   output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE);
+        back.attributes = node->attributes;
+        memcpy(back.shape, info(tape, node->input[1])->shape, sizeof back.shape);
+        input_gradient[1] = tape_append(tape, &back);
+    }
+    if (wanted[2]) {
+        struct node sum =
+            node_of(KERNEL_sum_pixels, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+        input_gradient[2] = tape_append(tape, &sum);
+    }
     if (wanted[3])
         input_gradient[3] = output_gradient[0];
 }
 
+/* dx*w + dbias + dresidual, then x*dw on top of it. */
 static void conv2d_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
                        value *output_tangent)
 {
+    const struct conv2d_attributes *a = &node->attributes.conv2d;
+    value dx = input_tangent[0], dw = input_tangent[1], bias = input_tangent[2];
     output_tangent[0] = input_tangent[3];
-    if (input_tangent[0] >= 0)
-        output_tangent[0] = tape_conv2d(tape, input_tangent[0], node->input[1], NO_VALUE,
-                                        input_tangent[3], &node->attributes.conv2d);
+    if (dx >= 0)
+        output_tangent[0] = tape_conv2d(tape, dx, node->input[1], bias, output_tangent[0], a);
+    else if (bias >= 0)
+        output_tangent[0] = tape_conv2d(tape, zero_like(tape, node->input[0]), node->input[1], bias,
+                                        output_tangent[0], a);
+    if (dw >= 0)
+        output_tangent[0] = tape_conv2d(tape, node->input[0], dw, NO_VALUE, output_tangent[0], a);
 }
 
 static bool conv2d_backward_infer(struct tape *tape, struct node *node, struct value_info output[])
 {
     shape_of_node(tape, node, output);
     output->type = type_like(tape, node->input[0]);
-    return true;
+    pack_weight(tape, node);
+    return status_ok(&tape->status);
+}
+
+/* Derivatives of a weight are row-major, packed or not. */
+static void pack_weight_vjp(struct tape *tape, const struct node *node,
+                            const value *output_gradient, const bool *wanted, value *input_gradient)
+{
+    (void)tape, (void)node;
+    if (wanted[0])
+        input_gradient[0] = output_gradient[0];
+}
+
+static void pack_weight_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                            value *output_tangent)
+{
+    (void)tape, (void)node;
+    output_tangent[0] = input_tangent[0];
 }
 
 /* normalisation, attention, activation */
@@ -185,12 +272,33 @@ static bool group_norm_infer(struct tape *tape, struct node *node, struct value_
 static void group_norm_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
                            const bool *wanted, value *input_gradient)
 {
-    if (!wanted[0])
-        return;
     struct node back = node_of(KERNEL_group_norm_backward, output_gradient[0], node->input[0],
                                node->input[1], node->input[2], node->output[1]);
     back.attributes = node->attributes;
-    input_gradient[0] = tape_append(tape, &back);
+    if (wanted[0])
+        input_gradient[0] = tape_append(tape, &back);
+    if (wanted[1] || wanted[2]) {
+        back.op = KERNEL_group_norm_backward_affine;
+        tape_append(tape, &back);
+        input_gradient[1] = back.output[0];
+        input_gradient[2] = back.output[1];
+    }
+}
+
+/* The change of y when gamma and beta move: silu'(u) du, u the norm without SiLU. */
+static value affine_tangent(struct tape *tape, const struct node *node, value dgamma, value dbeta)
+{
+    int groups = node->attributes.group_norm.groups;
+    double epsilon = node->attributes.group_norm.epsilon;
+    value gamma = node->input[1], beta = node->input[2];
+    dgamma = dgamma >= 0 ? dgamma : zero_like(tape, gamma);
+    dbeta = dbeta >= 0 ? dbeta : zero_like(tape, beta);
+    value du = tape_group_norm(tape, node->input[0], dgamma, dbeta, groups, epsilon, false);
+    if (!node->attributes.group_norm.silu)
+        return du;
+    value u = tape_group_norm(tape, node->input[0], gamma, beta, groups, epsilon, false);
+    struct node slope = node_of(KERNEL_silu_backward, du, u, NO_VALUE, NO_VALUE, NO_VALUE);
+    return tape_append(tape, &slope);
 }
 
 static void group_norm_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
@@ -199,7 +307,17 @@ static void group_norm_jvp(struct tape *tape, const struct node *node, const val
     struct node tangent = node_of(KERNEL_group_norm_jvp, input_tangent[0], node->input[0],
                                   node->input[1], node->input[2], node->output[1]);
     tangent.attributes = node->attributes;
-    output_tangent[0] = tape_append(tape, &tangent);
+    value dy = input_tangent[0] >= 0 ? tape_append(tape, &tangent) : NO_VALUE;
+    if (input_tangent[1] >= 0 || input_tangent[2] >= 0)
+        dy = weighted_sum(tape, 1, dy, 1,
+                          affine_tangent(tape, node, input_tangent[1], input_tangent[2]));
+    output_tangent[0] = dy;
+}
+
+static bool affine_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    same_as(tape, node->input[2], &output[0]);
+    return same_as(tape, node->input[3], &output[1]);
 }
 
 static bool attention_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -253,24 +371,6 @@ static void silu_jvp(struct tape *tape, const struct node *node, const value *in
 }
 
 /* elementwise */
-
-static value scaled(struct tape *tape, double factor, value v)
-{
-    return factor == 1 ? v : tape_combine(tape, factor, v, 0, NO_VALUE);
-}
-
-static value zero_like(struct tape *tape, value v)
-{
-    return tape_combine(tape, 0, v, 0, NO_VALUE);
-}
-
-/* alpha*a + beta*b, either of which may be missing */
-static value weighted_sum(struct tape *tape, double alpha, value a, double beta, value b)
-{
-    return a < 0   ? scaled(tape, beta, b)
-           : b < 0 ? scaled(tape, alpha, a)
-                   : tape_combine(tape, alpha, a, beta, b);
-}
 
 static void combine_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
                         const bool *wanted, value *input_gradient)
@@ -373,6 +473,12 @@ static void sum_spatial_vjp(struct tape *tape, const struct node *node,
     if (!wanted[0])
         return;
     input_gradient[0] = tape_add_channel(tape, zero_like(tape, node->input[0]), output_gradient[0]);
+}
+
+static bool sum_pixels_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    set_shape(output, real_of(tape), 1, 1, 1, info(tape, node->input[0])->shape[3]);
+    return true;
 }
 
 static void straight_through_vjp(struct tape *tape, const struct node *node,
@@ -516,6 +622,28 @@ static bool quantize_infer(struct tape *tape, struct node *node, struct value_in
         return refuse(tape, node, "the codes have another width than the latent");
     set_shape(&output[1], TYPE_I32, z[0], z[1], z[2], 1);
     return same_as_first(tape, node, output);
+}
+
+static bool take_codes_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const struct value_info *codebook = info(tape, node->input[0]);
+    const struct value_info *index = info(tape, node->input[1]);
+    const int64_t *s = index->shape;
+    if (index->type != TYPE_I32 || s[3] != 1)
+        return refuse(tape, node, "one index per pixel is wanted");
+    set_shape(output, real_of(tape), s[0], s[1], s[2], codebook->shape[3]);
+    return true;
+}
+
+static void take_codes_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                           const bool *wanted, value *input_gradient)
+{
+    if (!wanted[0])
+        return;
+    struct node back = node_of(KERNEL_take_codes_backward, output_gradient[0], node->input[1],
+                               NO_VALUE, NO_VALUE, NO_VALUE);
+    memcpy(back.shape, info(tape, node->input[0])->shape, sizeof back.shape);
+    input_gradient[0] = tape_append(tape, &back);
 }
 
 static bool mse_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -706,10 +834,14 @@ static bool nothing_infer(struct tape *tape, struct node *node, struct value_inf
 }
 
 static const struct op_row rows[OP_COUNT] = {
-    [KERNEL_conv2d] = {conv2d_infer, conv2d_vjp, conv2d_jvp, 1u << 0 | 1u << 3, 1u << 3, {0}},
+    [KERNEL_conv2d] = {conv2d_infer, conv2d_vjp, conv2d_jvp, 0xfu, 1u << 3, {0}},
     [KERNEL_conv2d_backward_data] = {conv2d_backward_infer, NULL, NULL, 0, 0, {0}},
-    [KERNEL_group_norm] = {group_norm_infer, group_norm_vjp, group_norm_jvp, 1u << 0, 0, {0}},
+    [KERNEL_conv2d_backward_weight] = {shape_of_node, NULL, NULL, 0, 0, {0}},
+    [KERNEL_conv2d_pack_weight] =
+        {same_as_first, pack_weight_vjp, pack_weight_jvp, 1u << 0, 0, {0}},
+    [KERNEL_group_norm] = {group_norm_infer, group_norm_vjp, group_norm_jvp, 7u, 0, {0}},
     [KERNEL_group_norm_backward] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
+    [KERNEL_group_norm_backward_affine] = {affine_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_group_norm_jvp] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
     [KERNEL_attention] = {attention_infer, attention_vjp, attention_jvp, 1u << 0, 0, {0}},
     [KERNEL_attention_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
@@ -721,12 +853,15 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_multiply] = {multiply_infer, multiply_vjp, linear_jvp, 1u << 0, 1u << 0, {0}},
     [KERNEL_add_channel] = {add_channel_infer, add_channel_vjp, add_channel_jvp, 3u, 1u << 0, {0}},
     [KERNEL_sum_spatial] = {sum_spatial_infer, sum_spatial_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_sum_pixels] = {sum_pixels_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_concat_channels] = {concat_infer, concat_vjp, concat_jvp, 3u, 0, {0}},
     [KERNEL_slice_channels] = {slice_infer, slice_vjp, linear_jvp, 1u << 0, 0, {0}},
     [KERNEL_pad_channels] = {pad_infer, pad_vjp, linear_jvp, 1u << 0, 0, {0}},
     [KERNEL_timestep_embedding] = {embedding_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_vector_quantize] =
-        {quantize_infer, straight_through_vjp, straight_through_jvp, 1u << 0, 0, {0}},
+        {quantize_infer, straight_through_vjp, straight_through_jvp, 3u, 0, {0}},
+    [KERNEL_take_codes] = {take_codes_infer, take_codes_vjp, linear_jvp, 1u << 0, 0, {0}},
+    [KERNEL_take_codes_backward] = {shape_of_node, NULL, NULL, 0, 0, {0}},
     [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, mse_jvp, 3u, 0, {0}},
     [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
     [KERNEL_l2_norm] = {l2_infer, l2_vjp, l2_jvp, 1u << 0, 0, {0}},

@@ -18,6 +18,15 @@ size_t value_bytes(const struct value_info *info)
            element_bytes(info->type);
 }
 
+size_t output_bytes(const struct tape *tape, const struct node *node, int k)
+{
+    const struct value_info *info = &tape->values[node->output[k]];
+    enum weight_form form = node->attributes.conv2d.form;
+    if (node->op == KERNEL_conv2d_pack_weight && form != WEIGHT_PLAIN)
+        return tape->program->kernels->weight_bytes(form, info->shape);
+    return value_bytes(info);
+}
+
 void plan_release(struct plan *plan)
 {
     free(plan->nodes);
@@ -224,7 +233,7 @@ static void make_blocks(const struct tape *tape, struct plan *plan, const int *l
                 continue;
             int block = k == 0 ? in_place_block(tape, plan, last_use, n) : -1;
             if (block < 0)
-                block = add_block(plan, n, value_bytes(&tape->values[v]));
+                block = add_block(plan, n, output_bytes(tape, node, k));
             plan->value_block[v] = block;
             int last = last_use[v] > n ? last_use[v] : n;
             if (last > plan->blocks[block].last)
@@ -272,7 +281,7 @@ static int count_recomputed(const struct tape *tape)
 static void use_smaller_forms(const struct kernels *kernels, struct plan *plan)
 {
     for (int n = 0; n < plan->node_count; n++)
-        if (is_convolution(&plan->nodes[n]))
+        if (has_weight_form(&plan->nodes[n]))
             plan->nodes[n].attributes.conv2d.form =
                 kernels->smaller_form(plan->nodes[n].attributes.conv2d.form);
 }
@@ -383,7 +392,7 @@ static size_t kept_bytes(const struct segmentation *s, int n)
     for (int k = 0; k < op_outputs(s->tape->nodes[n].op); k++) {
         value v = s->tape->nodes[n].output[k];
         if (v >= 0 && !s->checkpoint[v] && s->needed[v])
-            bytes += value_bytes(&s->tape->values[v]);
+            bytes += output_bytes(s->tape, &s->tape->nodes[n], k);
     }
     return bytes;
 }

@@ -297,6 +297,16 @@ value tape_vector_quantize(struct tape *tape, value z, value codebook, value *in
     return quantized;
 }
 
+value tape_take_codes(struct tape *tape, value codebook, value index)
+{
+    return append(tape, KERNEL_take_codes, codebook, index, NO_VALUE);
+}
+
+value tape_detach(struct tape *tape, value v)
+{
+    return append(tape, KERNEL_copy, v, NO_VALUE, NO_VALUE);
+}
+
 value tape_mean_squared_error(struct tape *tape, value a, value b)
 {
     return append(tape, KERNEL_mean_squared_error, a, b, NO_VALUE);
@@ -491,17 +501,27 @@ value tape_one(struct tape *tape)
     return tape_state(tape, program_constant_real(tape->program, "one", shape, &unit));
 }
 
-/* Marks the values before node `end` that depend on wrt. */
-static void mark_dependent(const struct tape *tape, value wrt, int end, bool *depends)
+/* No derivative passes through a copy: tape_detach makes one for that. */
+static bool is_detached(const struct node *node)
 {
-    depends[wrt] = true;
+    return node->op == KERNEL_copy;
+}
+
+static bool carries_derivatives(const struct value_info *info)
+{
+    return info->kind == VALUE_TEMPORARY && info->type != TYPE_I32;
+}
+
+/* Marks the values before node `end` that depend on those marked already. */
+static void mark_dependent(const struct tape *tape, int end, bool *depends)
+{
     for (int n = 0; n < end; n++) {
         const struct node *node = &tape->nodes[n];
         bool any = false;
-        for (int i = 0; i < op_inputs(node->op); i++)
+        for (int i = 0; !is_detached(node) && i < op_inputs(node->op); i++)
             any |= node->input[i] >= 0 && depends[node->input[i]];
         for (int k = 0; any && k < op_outputs(node->op); k++)
-            if (node->output[k] >= 0 && tape->values[node->output[k]].kind == VALUE_TEMPORARY)
+            if (node->output[k] >= 0 && carries_derivatives(&tape->values[node->output[k]]))
                 depends[node->output[k]] = true;
     }
 }
@@ -592,14 +612,13 @@ static void propagate(struct tape *tape, int n, const bool *depends, value *grad
     }
 }
 
-value tape_vjp(struct tape *tape, value output, value cotangent, value wrt)
+/* J(wrt[i])^T cotangent of `output`, for each i, in one pass. */
+static void reverse(struct tape *tape, value output, value cotangent, const value wrt[], int count,
+                    value result[])
 {
-    if (!status_ok(&tape->status) || output < 0 || cotangent < 0 || wrt < 0)
-        return NO_VALUE;
     int values = tape->value_count, end = tape->node_count;
     bool *depends = calloc((size_t)values, sizeof *depends);
     value *gradient = malloc((size_t)values * sizeof *gradient);
-    value result = NO_VALUE;
     if (!depends || !gradient) {
         status_set(&tape->status, STATUS_FAILURE, "out of memory for a gradient");
         goto done;
@@ -607,32 +626,50 @@ value tape_vjp(struct tape *tape, value output, value cotangent, value wrt)
     for (value v = 0; v < values; v++)
         gradient[v] = NO_VALUE;
     begin_phase(tape);
-    mark_dependent(tape, wrt, end, depends);
-    if (!depends[output]) {
-        result = tape_combine(tape, 0, wrt, 0, NO_VALUE);
-        goto done;
-    }
-    gradient[output] = cotangent;
+    for (int i = 0; i < count; i++)
+        depends[wrt[i]] = true;
+    mark_dependent(tape, end, depends);
+    gradient[output] = depends[output] ? cotangent : NO_VALUE;
     for (int n = end - 1; n >= 0 && status_ok(&tape->status); n--)
         propagate(tape, n, depends, gradient, values);
-    result = status_ok(&tape->status) ? gradient[wrt] : NO_VALUE;
+    for (int i = 0; i < count && status_ok(&tape->status); i++)
+        result[i] =
+            gradient[wrt[i]] >= 0 ? gradient[wrt[i]] : tape_combine(tape, 0, wrt[i], 0, NO_VALUE);
 done:
+    for (int i = 0; i < count && !status_ok(&tape->status); i++)
+        result[i] = NO_VALUE;
     free(depends);
     free(gradient);
+}
+
+value tape_vjp(struct tape *tape, value output, value cotangent, value wrt)
+{
+    value result = NO_VALUE;
+    if (status_ok(&tape->status) && output >= 0 && cotangent >= 0 && wrt >= 0)
+        reverse(tape, output, cotangent, &wrt, 1, &result);
     return result;
+}
+
+void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count, value gradient[])
+{
+    const int64_t one[4] = {1, 1, 1, 1};
+    if (memcmp(tape_shape(tape, scalar), one, sizeof one) != 0)
+        status_set(&tape->status, STATUS_FAILURE, "%s: the gradient of what is not a scalar",
+                   tape->name);
+    for (int i = 0; i < count; i++) {
+        gradient[i] = NO_VALUE;
+        if (wrt[i] < 0)
+            status_set(&tape->status, STATUS_FAILURE, "%s: the gradient of nothing", tape->name);
+    }
+    if (status_ok(&tape->status))
+        reverse(tape, scalar, tape_one(tape), wrt, count, gradient);
 }
 
 value tape_gradient(struct tape *tape, value scalar, value wrt)
 {
-    if (!status_ok(&tape->status))
-        return NO_VALUE;
-    const int64_t one[4] = {1, 1, 1, 1};
-    if (scalar < 0 || memcmp(tape_shape(tape, scalar), one, sizeof one) != 0) {
-        status_set(&tape->status, STATUS_FAILURE, "%s: the gradient of what is not a scalar",
-                   tape->name);
-        return NO_VALUE;
-    }
-    return tape_vjp(tape, scalar, tape_one(tape), wrt);
+    value gradient;
+    tape_gradients(tape, scalar, &wrt, 1, &gradient);
+    return gradient;
 }
 
 /* The tangents of one node's outputs from those of its inputs. */
@@ -655,7 +692,7 @@ static void push_forward(struct tape *tape, int n, const bool *needed, value *ta
         else
             leads_on |= needed[node.output[k]];
     }
-    if (!flows || !leads_on)
+    if (!flows || !leads_on || is_detached(&node))
         return;
     if (!op_row(node.op)->jvp) {
         refuse_derivative(tape, &node, "tangent");

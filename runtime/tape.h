@@ -38,7 +38,8 @@ void tape_label(struct tape *tape, const char *format, ...) __attribute__((forma
 value tape_state(struct tape *tape, int slot);
 value tape_parameter(struct tape *tape, struct parameter *parameter);
 
-/* Networks. Weights are tape_parameter values (constants: no gradient goes to them). */
+/* Networks. A frozen weight is a tape_parameter value, packed once for the kernels. A weight that is
+ * trained is state, row-major in a parameter's shape: convolutions pack it anew at every replay. */
 value tape_conv2d(struct tape *tape, value x, value weight, value bias, value residual,
                   const struct conv2d_attributes *attributes); /* form is chosen here */
 value tape_group_norm(struct tape *tape, value x, value gamma, value beta, int groups,
@@ -53,7 +54,12 @@ value tape_add_channel(struct tape *tape, value x, value b);
 value tape_concat_channels(struct tape *tape, value a, value b);
 value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t count);
 value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, double max_period);
+/* Straight-through: derivatives pass to z as they are, none to the codebook. */
 value tape_vector_quantize(struct tape *tape, value z, value codebook, value *index_or_null);
+/* codebook[index]; index as the quantiser gives it. */
+value tape_take_codes(struct tape *tape, value codebook, value index);
+/* v itself, through which no derivative passes. */
+value tape_detach(struct tape *tape, value v);
 
 /* A real value in the type of the networks' (kernels.h), and back: v itself where it is that
  * already. */
@@ -110,6 +116,9 @@ void tape_while(struct tape *tape, struct tape *body, int64_t limit);
 
 /* d(scalar)/d(wrt), appended to the tape: shape of wrt. Zero (a zero node) if there is no path. */
 value tape_gradient(struct tape *tape, value scalar, value wrt);
+/* The same for `count` values in one reverse pass; all NO_VALUE after an error. */
+void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count,
+                    value gradient[]);
 /* J(wrt)^T cotangent of `output`. */
 value tape_vjp(struct tape *tape, value output, value cotangent, value wrt);
 /* J(input) tangent of `output`: how output changes when input moves by the tangent. Uses what the

@@ -149,6 +149,11 @@ static inline bool is_convolution(const struct node *node)
 {
     return node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
 }
+/* Convolutions and the packing of their weights, all of which have attributes.conv2d. */
+static inline bool has_weight_form(const struct node *node)
+{
+    return is_convolution(node) || node->op == KERNEL_conv2d_pack_weight;
+}
 struct node node_of(int op, value a, value b, value c, value d, value e);
 
 /* Describes a node's operands for its kernel; base: where the tape's region begins (NULL while
@@ -197,6 +202,8 @@ size_t plan_offsets(struct block *blocks, int count);
 
 size_t round_up(size_t bytes, size_t unit);
 size_t value_bytes(const struct value_info *info);
+/* Of output k, which may be a packed weight. */
+size_t output_bytes(const struct tape *tape, const struct node *node, int k);
 /* Makes room for one more item in a growing array; false without memory. */
 bool array_grow(void *array, int *capacity, int count, size_t item_bytes);
 

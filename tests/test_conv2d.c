@@ -174,6 +174,27 @@ static void check_guard(const float *guard)
     assert_memory_equal(guard, bytes, sizeof bytes);
 }
 
+/* The weight in a form, by the packing on the host and by the kernel for a program's state. */
+static void *pack(const struct job *job, const struct kernels *kernels, enum weight_form form,
+                  int threads)
+{
+    size_t bytes = kernels->weight_bytes(form, job->weight), padded = (bytes + 63) / 64 * 64;
+    void *packed = aligned_alloc(64, padded), *by_kernel = aligned_alloc(64, padded);
+    struct tensor input = {job->oihw, TYPE_F32, {0}}, output = {by_kernel, TYPE_F32, {0}};
+    memcpy(input.shape, job->weight, sizeof input.shape);
+    memcpy(output.shape, job->weight, sizeof output.shape);
+    const union attributes attributes = {.conv2d = {.form = form}};
+    const struct kernel_call call = {
+        .input = &input, .output = &output, .attributes = &attributes, .threads = threads};
+    fill_nan(packed, padded);
+    fill_nan(by_kernel, padded);
+    kernels->pack_weight(form, job->weight, job->oihw, packed, threads);
+    kernels->kernel[KERNEL_conv2d_pack_weight].run(&call);
+    assert_memory_equal(packed, by_kernel, padded);
+    free(by_kernel);
+    return packed;
+}
+
 /* Runs a table's kernel over NaN-filled workspace and output. */
 static float *run_table(const struct job *job, const struct kernels *kernels, int threads,
                         enum weight_form *form)
@@ -185,8 +206,7 @@ static float *run_table(const struct job *job, const struct kernels *kernels, in
     if (job->shape->a.form != WEIGHT_PLAIN)
         *form = job->shape->a.form;
     attributes.conv2d.form = *form;
-    void *packed = aligned_alloc(64, (kernels->weight_bytes(*form, job->weight) + 63) / 64 * 64);
-    kernels->pack_weight(*form, job->weight, job->oihw, packed, threads);
+    void *packed = pack(job, kernels, *form, threads);
     size_t output_floats = (size_t)job->output_count;
     float *memory = malloc((output_floats + 2 * GUARD_FLOATS) * sizeof *memory);
     fill_nan(memory, (output_floats + 2 * GUARD_FLOATS) * sizeof *memory);

@@ -207,6 +207,19 @@ static void assert_nothing_reported(const char *what)
     assert_int_equal(report->count, 0);
 }
 
+static void pack_on_device(const struct job *job, void *packed)
+{
+    struct tensor input = {NULL, TYPE_F32, {0}}, output = {packed, TYPE_F32, {0}};
+    input.data = device_memory(job->oihw, count_of(job->weight) * sizeof(float));
+    memcpy(input.shape, job->weight, sizeof input.shape);
+    memcpy(output.shape, job->weight, sizeof output.shape);
+    const union attributes attributes = {.conv2d = job->shape->a};
+    const struct kernel_call call = {
+        .input = &input, .output = &output, .attributes = &attributes, .threads = 1};
+    cuda_conv2d_pack_weight(&call);
+    device_release(input.data);
+}
+
 static enum weight_form form_of(const struct job *job)
 {
     enum weight_form form = job->shape->a.form;
@@ -215,14 +228,21 @@ static enum weight_form form_of(const struct job *job)
                                         : WEIGHT_TAPS_BF16;
 }
 
+/* In f32 packed on the device, which gives the host's bytes. */
 static void *packed_weight(const struct job *job)
 {
     enum weight_form form = form_of(job);
     size_t bytes = cuda_weight_bytes(form, job->weight);
     void *packed = allocate(bytes);
     cuda_pack_weight(form, job->weight, job->oihw, packed, 1);
-    void *memory = device_memory(packed, bytes);
+    void *memory = device_memory(job->bf16 ? packed : NULL, bytes);
+    if (!job->bf16)
+        pack_on_device(job, memory);
+    float *by_kernel = allocate(bytes);
+    device_read(by_kernel, memory, bytes);
+    assert_memory_equal(by_kernel, packed, bytes);
     free(packed);
+    free(by_kernel);
     return memory;
 }
 

@@ -316,7 +316,8 @@ static void check_problems(struct problem *forward, struct problem *adjoint)
 static bool has_test_of_its_own(enum kernel_id id)
 {
     return id == KERNEL_conv2d || id == KERNEL_conv2d_backward_data || id == KERNEL_attention ||
-           id == KERNEL_attention_backward || id == KERNEL_attention_jvp;
+           id == KERNEL_conv2d_pack_weight || id == KERNEL_attention_backward ||
+           id == KERNEL_attention_jvp;
 }
 
 static void check_kernel(void **state)

@@ -170,6 +170,89 @@ static void masks_have_no_gradient(void **state)
     fixture_close(&f);
 }
 
+/* What stands behind tape_detach is a constant, and so is a quantiser's codebook: a VQ model's loss
+ * |sg(z) - e|^2 + |z - sg(e)|^2 + <y, y>/n moves the codes towards the latents, and the latents
+ * towards the codes and by y's gradient. */
+static void detached_values_stand_still(void **state)
+{
+    (void)state;
+    enum { WIDTH = 2, PIXELS = 9, CODES = 5 };
+    struct fixture f;
+    fixture_open(&f, 98);
+    value z = input(&f, 1, 3, 3, WIDTH), codebook = input(&f, 1, 1, CODES, WIDTH), index;
+    value y = tape_vector_quantize(f.tape, z, codebook, &index);
+    value e = tape_take_codes(f.tape, codebook, index), zero = tape_combine(f.tape, 0, z, 0, -1);
+    value terms[] = {tape_mean_squared_error(f.tape, tape_detach(f.tape, z), e),
+                     tape_mean_squared_error(f.tape, z, tape_detach(f.tape, e)),
+                     tape_mean_squared_error(f.tape, y, zero)};
+    value loss = tape_combine(f.tape, 1, terms[0], 1, terms[1]), wrt[] = {z, codebook}, g[2];
+    tape_gradients(f.tape, tape_combine(f.tape, 1, loss, 1, terms[2]), wrt, 2, g);
+    int slots[2], index_slot = program_state(f.program, "i", TYPE_I32, (int64_t[]){1, 3, 3, 1});
+    for (int i = 0; i < 2; i++) {
+        slots[i] = program_state(f.program, "g", TYPE_F64, program_shape(f.program, f.slots[i]));
+        tape_assign(f.tape, tape_state(f.tape, slots[i]), g[i]);
+    }
+    tape_assign(f.tape, tape_state(f.tape, index_slot), index);
+    fixture_prepare(&f);
+    fixture_run(&f, -1, NULL, 0);
+    double dz[PIXELS * WIDTH], codes[CODES * WIDTH], expected[CODES * WIDTH] = {0};
+    int32_t taken[PIXELS];
+    program_read_f64(f.program, slots[0], dz);
+    program_read_f64(f.program, slots[1], codes);
+    program_read_i32(f.program, index_slot, taken);
+    for (int i = 0; i < PIXELS * WIDTH; i++) {
+        int k = taken[i / WIDTH] * WIDTH + i % WIDTH;
+        double gap = f.values[0][i] - f.values[1][k], factor = 2.0 / (PIXELS * WIDTH);
+        assert_true(fabs(dz[i] - factor * (gap + f.values[1][k])) < 1e-12);
+        expected[k] -= factor * gap;
+    }
+    for (int k = 0; k < CODES * WIDTH; k++)
+        assert_true(fabs(codes[k] - expected[k]) < 1e-12);
+    fixture_close(&f);
+}
+
+/* One reverse pass for many values, one of which the loss does not depend on, gives the bytes of a
+ * pass for each. */
+static void many_gradients_in_one_pass(void **state)
+{
+    (void)state;
+    enum { COUNT = 6, LEAST = 4 };
+    const struct conv2d_attributes a = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
+    struct fixture f;
+    fixture_open(&f, 55);
+    value x = input(&f, 2, 4, 3, LEAST), w = input(&f, LEAST, LEAST, 3, 3);
+    value wrt[COUNT] = {x, w};
+    for (int i = 2; i < COUNT; i++)
+        wrt[i] = input(&f, 1, 1, 1, LEAST);
+    value h = tape_conv2d(f.tape, x, w, wrt[2], NO_VALUE, &a);
+    h = tape_group_norm(f.tape, h, wrt[3], wrt[4], 2, 1e-5, true);
+    h = tape_conv2d(f.tape, h, w, NO_VALUE, x, &a);
+    value loss = tape_mean_squared_error(f.tape, h, x), together[COUNT];
+    tape_gradients(f.tape, loss, wrt, COUNT, together);
+    int slots[2][COUNT];
+    for (int i = 0; i < COUNT; i++)
+        for (int alone = 0; alone < 2; alone++) {
+            value g = alone ? tape_gradient(f.tape, loss, wrt[i]) : together[i];
+            slots[alone][i] =
+                program_state(f.program, "g", TYPE_F64, program_shape(f.program, f.slots[i]));
+            tape_assign(f.tape, tape_state(f.tape, slots[alone][i]), g);
+        }
+    fixture_prepare(&f);
+    fixture_run(&f, -1, NULL, 0);
+    for (int i = 0; i < COUNT; i++) {
+        double g[2][LEAST * LEAST * 9], largest = 0;
+        int64_t count = count_of(program_shape(f.program, f.slots[i]));
+        for (int alone = 0; alone < 2; alone++)
+            program_read_f64(f.program, slots[alone][i], g[alone]);
+        for (int64_t k = 0; k < count; k++) {
+            assert_true(g[0][k] == g[1][k]);
+            largest = fmax(largest, fabs(g[0][k]));
+        }
+        assert_true((largest == 0) == (i == COUNT - 1));
+    }
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -178,6 +261,8 @@ int main(void)
         cmocka_unit_test(quantiser_is_straight_through),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(masks_have_no_gradient),
+        cmocka_unit_test(detached_values_stand_still),
+        cmocka_unit_test(many_gradients_in_one_pass),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -14,7 +14,8 @@
 /* Kernels whose cases are in a test of their own. */
 static const enum kernel_id elsewhere[] = {
     KERNEL_conv2d,
-    KERNEL_conv2d_backward_data, /* test_conv2d.c */
+    KERNEL_conv2d_backward_data,
+    KERNEL_conv2d_pack_weight, /* test_conv2d.c */
     KERNEL_axis_filter,
     KERNEL_tap_filter,
     KERNEL_tap_filter_adjoint, /* test_operator_kernels.c */

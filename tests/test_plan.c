@@ -208,37 +208,42 @@ static size_t least_bytes(struct program *program)
 }
 
 enum { LAYER_CHANNELS = 96, LAYER_SIDE = 32, LAYERS = 3 };
+enum { WEIGHT_FLOATS = LAYER_CHANNELS * LAYER_CHANNELS * 9 };
 
 static void read_layer(const struct parameter *parameter, float *values)
 {
     uint64_t random = 5;
-    int64_t count = LAYER_CHANNELS * LAYER_CHANNELS * 9;
-    for (int64_t i = 0; i < count; i++)
+    for (int i = 0; i < WEIGHT_FLOATS; i++)
         values[i] = (float)(random_uniform(&random) * *(const double *)parameter->source);
 }
 
-/* Three convolutions and their gradient by the fast kernels, whose weights dominate. */
-static float *run_layers(size_t limit, struct memory_report *report)
+/* Three convolutions and their gradient by the fast kernels, whose weights dominate. trained: the
+ * weights are state, and their gradients are made too. */
+static float *run_layers(size_t limit, bool trained, struct memory_report *report)
 {
+    const int64_t weight[4] = {LAYER_CHANNELS, LAYER_CHANNELS, 3, 3};
     const int64_t shape[4] = {1, LAYER_SIDE, LAYER_SIDE, LAYER_CHANNELS};
     const double scale = 0.1;
     const struct conv2d_attributes attributes = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
     struct parameter layers[LAYERS];
+    int weight_slots[LAYERS];
     struct status status = {0};
     struct program *program = program_create(kernels_cpu(), TYPE_F32, 2);
     struct tape *tape = program_tape(program, "layers");
     int x_slot = program_state(program, "x", TYPE_F32, shape);
-    value x = tape_state(tape, x_slot), y = x;
+    value x = tape_state(tape, x_slot), y = x, wrt[LAYERS + 1] = {x}, gradient[LAYERS + 1];
     memset(layers, 0, sizeof layers);
     for (int i = 0; i < LAYERS; i++) {
-        const int64_t weight[4] = {LAYER_CHANNELS, LAYER_CHANNELS, 3, 3};
         memcpy(layers[i].shape, weight, sizeof weight);
         layers[i].read = read_layer;
         layers[i].source = &scale;
-        y = tape_conv2d(tape, tape_silu(tape, y), tape_parameter(tape, &layers[i]), NO_VALUE,
-                        NO_VALUE, &attributes);
+        weight_slots[i] = trained ? program_state(program, "w", TYPE_F32, weight) : -1;
+        wrt[1 + i] = trained ? tape_state(tape, weight_slots[i]) : tape_parameter(tape, &layers[i]);
+        y = tape_conv2d(tape, tape_silu(tape, y), wrt[1 + i], NO_VALUE, NO_VALUE, &attributes);
     }
-    tape_assign(tape, x, tape_gradient(tape, tape_l2_norm(tape, y), x));
+    tape_gradients(tape, tape_l2_norm(tape, y), wrt, trained ? 1 + LAYERS : 1, gradient);
+    for (int i = 0; i < (trained ? 1 + LAYERS : 1); i++)
+        tape_assign(tape, wrt[i], gradient[i]);
     float *values = malloc(LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS * sizeof *values);
     uint64_t random = 9;
     for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++)
@@ -247,31 +252,69 @@ static float *run_layers(size_t limit, struct memory_report *report)
         fail_msg("%s", status.message);
     program_memory(program, report);
     program_write(program, x_slot, values);
+    float *weights = malloc(WEIGHT_FLOATS * sizeof *weights);
+    read_layer(&layers[0], weights);
+    for (int i = 0; i < LAYERS && trained; i++)
+        program_write(program, weight_slots[i], weights);
     program_run(program, tape, NULL, &status);
     program_read(program, x_slot, values);
     program_free(program);
     for (int i = 0; i < LAYERS; i++)
         parameter_release(&layers[i]);
+    free(weights);
     return values;
+}
+
+static double difference_of_layers(const float *values, const float *reference)
+{
+    double difference = 0, norm = 0;
+    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++) {
+        difference += pow(values[i] - reference[i], 2);
+        norm += pow(reference[i], 2);
+    }
+    assert_true(norm > 0);
+    return sqrt(difference / norm);
 }
 
 static void a_low_limit_takes_smaller_weights(void **state)
 {
     (void)state;
     struct memory_report free_report, tight_report;
-    float *reference = run_layers(0, &free_report);
+    float *reference = run_layers(0, false, &free_report);
     size_t limit = free_report.total_bytes - free_report.weights_bytes / 2;
-    float *limited = run_layers(limit, &tight_report);
+    float *limited = run_layers(limit, false, &tight_report);
     assert_true(!free_report.small_weights && tight_report.small_weights);
     assert_true(tight_report.total_bytes <= limit);
     assert_true(tight_report.weights_bytes * 9 == free_report.weights_bytes * 4);
-    double difference = 0, norm = 0;
-    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++) {
-        difference += pow(limited[i] - reference[i], 2);
-        norm += pow(reference[i], 2);
-    }
-    assert_true(norm > 0 && difference > 0 && sqrt(difference / norm) < 1e-5);
+    double difference = difference_of_layers(limited, reference);
+    assert_true(difference > 0 && difference < 1e-5);
     free(reference);
+    free(limited);
+}
+
+/* Trained weights are packed in the arena, into the same bytes; there too the smaller form is taken
+ * where memory is short, and the packing recomputed. A packed weight does not wait for the backward part. */
+static void trained_weights_are_packed_in_the_arena(void **state)
+{
+    (void)state;
+    struct memory_report frozen_report, free_report, tight_report;
+    float *frozen = run_layers(0, false, &frozen_report);
+    float *trained = run_layers(0, true, &free_report);
+    assert_memory_equal(frozen, trained, LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS * sizeof *frozen);
+    assert_true(free_report.weights_bytes == 0 && frozen_report.weights_bytes > 0);
+    /* beside one packed weight: gradients, and the convolutions' inputs that they are made of */
+    size_t packed = frozen_report.weights_bytes / LAYERS;
+    size_t layer = (WEIGHT_FLOATS + LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS) * sizeof(float);
+    assert_true(free_report.activations_bytes <
+                frozen_report.activations_bytes + packed + LAYERS * layer);
+    size_t limit = free_report.total_bytes - packed * 3 / 4;
+    float *limited = run_layers(limit, true, &tight_report);
+    assert_true(tight_report.small_weights && tight_report.recomputed_nodes > 0);
+    assert_true(tight_report.total_bytes <= limit);
+    double difference = difference_of_layers(limited, frozen);
+    assert_true(difference > 0 && difference < 1e-5);
+    free(frozen);
+    free(trained);
     free(limited);
 }
 
@@ -543,6 +586,7 @@ int main(void)
         cmocka_unit_test(random_graphs_do_not_overlap),
         cmocka_unit_test(a_limit_recomputes_the_same_bytes),
         cmocka_unit_test(a_low_limit_takes_smaller_weights),
+        cmocka_unit_test(trained_weights_are_packed_in_the_arena),
         cmocka_unit_test(a_tangent_recomputes_anew),
         cmocka_unit_test(random_graphs_recompute_the_same_bytes),
         cmocka_unit_test(too_little_memory_names_the_least),

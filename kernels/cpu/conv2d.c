@@ -48,6 +48,13 @@ void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4], const 
         ISA_NAME(conv2d_direct_pack)(shape, oihw, form == WEIGHT_DIRECT_BACKWARD, packed, threads);
 }
 
+void ISA_NAME(conv2d_pack_weight)(const struct kernel_call *call)
+{
+    ISA_NAME(pack_weight)
+    (call->attributes->conv2d.form, call->input[0].shape, call->input[0].data, call->output[0].data,
+     call->threads);
+}
+
 static void convolve(const struct kernel_call *call, bool backward)
 {
     if (is_winograd(call->attributes->conv2d.form))

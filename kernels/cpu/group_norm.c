@@ -1,4 +1,4 @@
-/* Group norm with SiLU in two passes over the picture, and its two derivatives likewise. A unit is
+/* Group norm with SiLU in two passes over the picture, and its derivatives likewise. A unit is
  * a run of pixels of one picture with all its channels. The first pass leaves each unit's sums per
  * group, which fold in unit order in double; the second applies per-channel factors that the
  * groups' sums were expanded to. */
@@ -335,7 +335,7 @@ ALWAYS_INLINE void derivative_unit(const struct norm *s, const float *derivative
         }
 }
 
-static void sum_unit(const struct derivative *b, int64_t index, bool forward)
+static void sum_channels(const struct derivative *b, int64_t index, bool forward)
 {
     const struct norm *s = &b->norm;
     struct unit unit = unit_of(s, index);
@@ -346,8 +346,16 @@ static void sum_unit(const struct derivative *b, int64_t index, bool forward)
         derivative_sums(s, b->d + offset, b->x + offset, unit.count, factors, true, sums);
     else
         derivative_sums(s, b->d + offset, b->x + offset, unit.count, factors, false, sums);
-    unit_derivatives(s, b->x + offset, sums, b->gamma, b->statistics + unit.picture * s->groups * 2,
-                     forward, b->space.parts + index * s->groups * 2);
+}
+
+static void sum_unit(const struct derivative *b, int64_t index, bool forward)
+{
+    const struct norm *s = &b->norm;
+    struct unit unit = unit_of(s, index);
+    sum_channels(b, index, forward);
+    unit_derivatives(s, b->x + unit_offset(s, &unit), b->space.sums + index * 2 * s->padded,
+                     b->gamma, b->statistics + unit.picture * s->groups * 2, forward,
+                     b->space.parts + index * s->groups * 2);
 }
 
 static void apply_derivative(const struct derivative *b, int64_t index, bool forward)
@@ -366,6 +374,14 @@ static void apply_derivative(const struct derivative *b, int64_t index, bool for
         derivative_unit(s, d, x, unit.count, factors, true, false, result);
 }
 
+static void expand_picture(const struct derivative *b, int64_t n)
+{
+    const struct norm *s = &b->norm;
+    float *factors = b->space.factors + n * 4 * s->padded;
+    memset(factors, 0, (size_t)s->padded * 4 * sizeof(float));
+    expand_statistics(s, b->statistics + n * s->groups * 2, b->gamma, b->beta, factors);
+}
+
 static void run_derivative(const struct kernel_call *call, bool forward)
 {
     struct derivative b = derivative_of(call);
@@ -374,11 +390,8 @@ static void run_derivative(const struct kernel_call *call, bool forward)
 #pragma omp parallel num_threads(threads_for(call, tensor_elements(&call->input[1])))
     {
 #pragma omp for
-        for (int64_t n = 0; n < s->pictures; n++) {
-            float *factors = b.space.factors + n * 4 * s->padded;
-            memset(factors, 0, (size_t)s->padded * 4 * sizeof(float));
-            expand_statistics(s, b.statistics + n * s->groups * 2, b.gamma, b.beta, factors);
-        }
+        for (int64_t n = 0; n < s->pictures; n++)
+            expand_picture(&b, n);
 #pragma omp for
         for (int64_t i = 0; i < units; i++)
             sum_unit(&b, i, forward);
@@ -405,4 +418,48 @@ void ISA_NAME(group_norm_backward)(const struct kernel_call *call)
 void ISA_NAME(group_norm_jvp)(const struct kernel_call *call)
 {
     run_derivative(call, true);
+}
+
+/* ---- with respect to gamma and beta ---- */
+
+/* The sums of d and of d times the normalised x over all units. */
+static void fold_channel(const struct derivative *b, int64_t channel, float *dgamma, float *dbeta)
+{
+    const struct norm *s = &b->norm;
+    double sum = 0, product = 0;
+    for (int64_t i = 0; i < s->pictures * s->units; i++) {
+        struct unit unit = unit_of(s, i);
+        const float *sums = b->space.sums + i * 2 * s->padded + channel;
+        const float *statistics =
+            b->statistics + (unit.picture * s->groups + channel / s->group) * 2;
+        double shift = (double)b->x[unit_offset(s, &unit) + channel] - statistics[0];
+        sum += sums[0];
+        product += statistics[1] * (sums[s->padded] + shift * sums[0]);
+    }
+    *dgamma = (float)product;
+    *dbeta = (float)sum;
+}
+
+size_t ISA_NAME(group_norm_backward_affine_workspace)(const struct kernel_call *call)
+{
+    return space_bytes(call, &call->input[1]);
+}
+
+void ISA_NAME(group_norm_backward_affine)(const struct kernel_call *call)
+{
+    struct derivative b = derivative_of(call);
+    const struct norm *s = &b.norm;
+    float *dgamma = call->output[0].data, *dbeta = call->output[1].data;
+#pragma omp parallel num_threads(threads_for(call, tensor_elements(&call->input[1])))
+    {
+#pragma omp for
+        for (int64_t n = 0; n < s->pictures; n++)
+            expand_picture(&b, n);
+#pragma omp for
+        for (int64_t i = 0; i < s->pictures * s->units; i++)
+            sum_channels(&b, i, false);
+#pragma omp for
+        for (int64_t c = 0; c < s->channels; c++)
+            fold_channel(&b, c, dgamma + c, dbeta + c);
+    }
 }

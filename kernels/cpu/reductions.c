@@ -1,4 +1,4 @@
-/* Sums of squares and of products in double, one per unit of elements, folded in unit order. */
+/* Sums in double, one per unit of elements or of pixels, folded in unit order. */
 #include "kernels/cpu/math.h"
 
 #include <math.h>
@@ -106,4 +106,42 @@ void ISA_NAME(l2_norm_backward)(const struct kernel_call *call)
 #pragma omp parallel for num_threads(threads_for(call, n))
     for (int64_t i = 0; i < n; i += LANES)
         vector_store_some(dr + i, factor * vector_load_some(r + i, n - i), n - i);
+}
+
+/* A unit is a run of pixels, about UNIT_ELEMENTS elements. */
+static int64_t pixels_of_unit(int64_t channels)
+{
+    return channels < UNIT_ELEMENTS ? UNIT_ELEMENTS / channels : 1;
+}
+
+size_t ISA_NAME(sum_pixels_workspace)(const struct kernel_call *call)
+{
+    int64_t channels = call->input[0].shape[3];
+    int64_t pixels = tensor_elements(&call->input[0]) / channels;
+    return (size_t)(ceil_divide(pixels, pixels_of_unit(channels)) * channels) * sizeof(double);
+}
+
+void ISA_NAME(sum_pixels)(const struct kernel_call *call)
+{
+    const float *x = call->input[0].data;
+    float *y = call->output[0].data;
+    double *parts = call->workspace;
+    int64_t count = tensor_elements(&call->input[0]), channels = call->input[0].shape[3];
+    int64_t pixels = count / channels, run = pixels_of_unit(channels);
+    int64_t units = ceil_divide(pixels, run);
+#pragma omp parallel for num_threads(threads_for(call, count))
+    for (int64_t u = 0; u < units; u++) {
+        double *part = parts + u * channels;
+        int64_t end = (u + 1) * run < pixels ? (u + 1) * run : pixels;
+        memset(part, 0, (size_t)channels * sizeof *part);
+        for (int64_t p = u * run; p < end; p++)
+            for (int64_t c = 0; c < channels; c++)
+                part[c] += x[p * channels + c];
+    }
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0;
+        for (int64_t u = 0; u < units; u++)
+            sum += parts[u * channels + c];
+        y[c] = (float)sum;
+    }
 }

@@ -20,6 +20,7 @@ void cuda_conv2d(const struct kernel_call *call);
 size_t cuda_conv2d_workspace(const struct kernel_call *call);
 void cuda_conv2d_backward_data(const struct kernel_call *call);
 size_t cuda_conv2d_backward_data_workspace(const struct kernel_call *call);
+void cuda_conv2d_pack_weight(const struct kernel_call *call);
 
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
                                   const int64_t y[4], bool backward);

@@ -1,4 +1,4 @@
-/* Group norm with SiLU in two passes over the picture, and its two derivatives likewise. The first
+/* Group norm with SiLU in two passes over the picture, and its derivatives likewise. The first
  * pass leaves two numbers per tile and channel, which a block per group folds in double in a fixed
  * order; the second applies them. */
 #include "kernels/cuda/math.cuh"
@@ -11,12 +11,17 @@ struct grouping {
     tiling t;
     unsigned groups, group; /* group: channels of one */
     bool silu, forward;     /* forward: of the derivatives */
+    bool affine;            /* the derivative with respect to gamma and beta */
 };
 
 static grouping grouping_of(const kernel_call *call, const tensor *x)
 {
-    grouping s = {tiling_of(x, MOST_RUNS), (unsigned)call->attributes->group_norm.groups, 0,
-                  call->attributes->group_norm.silu, false};
+    grouping s = {tiling_of(x, MOST_RUNS),
+                  (unsigned)call->attributes->group_norm.groups,
+                  0,
+                  call->attributes->group_norm.silu,
+                  false,
+                  false};
     s.group = s.t.channels / s.groups;
     return s;
 }
@@ -235,7 +240,7 @@ template <unsigned WIDTH>
 __device__ static inline slope slope_at(const grouping &s, const channel_factors<WIDTH> &f,
                                         unsigned k, float x)
 {
-    float v = (x - f.mean.at[k]) * f.reciprocal.at[k], slope = f.gamma.at[k];
+    float v = (x - f.mean.at[k]) * f.reciprocal.at[k], slope = s.affine ? 1 : f.gamma.at[k];
     if (s.silu)
         slope *= silu_slope(v * f.gamma.at[k] + f.beta.at[k]);
     return {v, s.forward ? 1 : slope, s.forward ? slope : 1};
@@ -366,4 +371,40 @@ size_t cuda_group_norm_jvp_workspace(const kernel_call *call)
 void cuda_group_norm_jvp(const kernel_call *call)
 {
     BY_ELEMENT(call->input[0], run_derivative, call, true);
+}
+
+/* ---- with respect to gamma and beta ---- */
+
+/* A channel's sums of d and of d*v over all tiles of all pictures. */
+__global__ void __launch_bounds__(REDUCE_THREADS)
+    fold_affine(grouping s, unsigned pictures, const float2 *parts, float *dgamma, float *dbeta)
+{
+    unsigned channel = blockIdx.x * REDUCE_THREADS + threadIdx.x;
+    if (channel >= s.t.channels)
+        return;
+    double sum = 0, product = 0;
+    for (unsigned tile = 0; tile < pictures * s.t.runs; tile++) {
+        float2 part = parts[(size_t)tile * s.t.channels + channel];
+        sum += part.x;
+        product += part.y;
+    }
+    dgamma[channel] = (float)product;
+    dbeta[channel] = (float)sum;
+}
+
+size_t cuda_group_norm_backward_affine_workspace(const kernel_call *call)
+{
+    return workspace_of(call, &call->input[1]);
+}
+
+void cuda_group_norm_backward_affine(const kernel_call *call)
+{
+    const tensor *x = &call->input[1];
+    derivative<float> b = derivative_of<float>(call, false);
+    b.s.affine = true;
+    float2 *parts = static_cast<float2 *>(call->workspace);
+    LAUNCH_TILES(tile_derivatives, float, b.s.t, x, stream_of(call), b, parts);
+    LAUNCH(fold_affine, ceil_divide(b.s.t.channels, REDUCE_THREADS), REDUCE_THREADS, 0,
+           stream_of(call), b.s, (unsigned)x->shape[0], parts, output_of(call, 0),
+           output_of(call, 1));
 }

@@ -207,3 +207,20 @@ void cuda_sum_spatial(const kernel_call *call)
 {
     BY_ELEMENT(call->input[0], sum_spatial, call);
 }
+
+/* The pictures' tiles fold as one picture's. */
+size_t cuda_sum_pixels_workspace(const kernel_call *call)
+{
+    return cuda_sum_spatial_workspace(call);
+}
+
+void cuda_sum_pixels(const kernel_call *call)
+{
+    const tensor *x = &call->input[0];
+    tiling t = tiling_of(x, SPATIAL_RUNS), all = t;
+    all.runs *= (unsigned)x->shape[0];
+    double *parts = static_cast<double *>(call->workspace);
+    LAUNCH_TILES(sum_tile, float, t, x, stream_of(call), t, input_of(call, 0), parts);
+    LAUNCH(fold_tiles<float>, ceil_divide(t.channels, TILE_THREADS), TILE_THREADS, 0,
+           stream_of(call), all, parts, output_of(call, 0));
+}

@@ -1,5 +1,7 @@
 #include "kernels/plain/plain.h"
 
+#include <string.h>
+
 /* The input pixel that output coordinate `out` meets with tap `tap`, or -1 in the padding. */
 static int64_t source(int64_t out, int64_t tap, int stride, int pad, int upsample, int64_t length)
 {
@@ -94,4 +96,37 @@ void PLAIN(conv2d_backward_data)(const struct kernel_call *call)
         int64_t i = j % x[3], w = j / x[3] % x[2], h = j / (x[3] * x[2]) % x[1];
         out[j] = (real)convolve_back(call, j / (x[1] * x[2] * x[3]), h, w, i);
     }
+}
+
+/* <dy[.., o], the source pixels' channel i> over all output pixels, for one tap. */
+static double correlate(const struct kernel_call *call, int64_t o, int64_t i, int64_t r, int64_t s)
+{
+    const struct conv2d_attributes *a = &call->attributes->conv2d;
+    const int64_t *x = call->input[0].shape, *dy = call->input[1].shape;
+    double sum = 0;
+    for (int64_t row = 0; row < dy[0] * dy[1]; row++) {
+        int64_t h = source(row % dy[1], r, a->stride, a->pad_top, a->upsample, x[1]);
+        for (int64_t q = 0; h >= 0 && q < dy[2]; q++) {
+            int64_t w = source(q, s, a->stride, a->pad_left, a->upsample, x[2]);
+            if (w >= 0)
+                sum +=
+                    (double)input_data(call, 1)[(row * dy[2] + q) * dy[3] + o] *
+                    (double)input_data(call, 0)[((row / dy[1] * x[1] + h) * x[2] + w) * x[3] + i];
+        }
+    }
+    return sum;
+}
+
+void PLAIN(conv2d_backward_weight)(const struct kernel_call *call)
+{
+    const int64_t *w = call->output[0].shape;
+    for (int64_t j = 0; j < tensor_elements(&call->output[0]); j++)
+        output_data(call, 0)[j] = (real)correlate(
+            call, j / (w[3] * w[2] * w[1]), j / (w[3] * w[2]) % w[1], j / w[3] % w[2], j % w[3]);
+}
+
+void PLAIN(conv2d_pack_weight)(const struct kernel_call *call)
+{
+    memcpy(call->output[0].data, call->input[0].data,
+           (size_t)tensor_elements(&call->input[0]) * sizeof(real));
 }

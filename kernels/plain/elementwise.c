@@ -57,6 +57,17 @@ void PLAIN(sum_spatial)(const struct kernel_call *call)
         }
 }
 
+void PLAIN(sum_pixels)(const struct kernel_call *call)
+{
+    int64_t channels = call->input[0].shape[3], count = tensor_elements(&call->input[0]);
+    for (int64_t c = 0; c < channels; c++) {
+        double sum = 0;
+        for (int64_t i = c; i < count; i += channels)
+            sum += input_data(call, 0)[i];
+        output_data(call, 0)[c] = (real)sum;
+    }
+}
+
 void PLAIN(copy)(const struct kernel_call *call)
 {
     const struct tensor *x = &call->input[0];

@@ -65,13 +65,19 @@ static double normalized(const struct derivative *b, int64_t i)
     return (b->x[i] - b->mean) * b->reciprocal;
 }
 
+/* SiLU's derivative at element i, channel c of the group. */
+static double activation_slope(const struct derivative *b, int64_t i, int64_t c)
+{
+    if (!b->silu)
+        return 1;
+    double u = normalized(b, i) * b->gamma[c] + b->beta[c];
+    return (1 + u / (1 + exp(u))) / (1 + exp(-u));
+}
+
 /* The derivative of element i, channel c of the group, by its normalised value. */
 static double slope(const struct derivative *b, int64_t i, int64_t c)
 {
-    if (!b->silu)
-        return b->gamma[c];
-    double u = normalized(b, i) * b->gamma[c] + b->beta[c];
-    return b->gamma[c] * (1 + u / (1 + exp(u))) / (1 + exp(-u));
+    return b->gamma[c] * activation_slope(b, i, c);
 }
 
 /* Normalisation's derivative is symmetric: reverse mode takes the slope before it, forward mode
@@ -96,23 +102,42 @@ static void group_derivative(const struct group *group, const struct derivative 
         }
 }
 
-static void each_group_derivative(const struct kernel_call *call, bool forward)
+static struct group group_of(const struct kernel_call *call)
 {
     const int64_t *shape = call->input[0].shape;
-    int groups = call->attributes->group_norm.groups;
-    struct group group = {shape[1] * shape[2], shape[3], shape[3] / groups};
-    for (int64_t n = 0; n < shape[0]; n++)
-        for (int64_t g = 0; g < groups; g++) {
-            int64_t channel = g * group.count, offset = n * group.pixels * shape[3] + channel;
-            const real *statistics = input_data(call, 4) + (n * groups + g) * 2;
-            struct derivative b = {input_data(call, 0) + offset,
-                                   input_data(call, 1) + offset,
-                                   input_data(call, 2) + channel,
-                                   input_data(call, 3) + channel,
-                                   statistics[0],
-                                   statistics[1],
-                                   call->attributes->group_norm.silu};
-            group_derivative(&group, &b, forward, output_data(call, 0) + offset);
+    return (struct group){shape[1] * shape[2], shape[3],
+                          shape[3] / call->attributes->group_norm.groups};
+}
+
+/* Where group g of picture n begins. */
+static int64_t group_offset(const struct group *group, int64_t n, int64_t g)
+{
+    return n * group->pixels * group->stride + g * group->count;
+}
+
+static struct derivative derivative_of(const struct kernel_call *call, const struct group *group,
+                                       int64_t n, int64_t g)
+{
+    int64_t channel = g * group->count, offset = group_offset(group, n, g);
+    const real *statistics =
+        input_data(call, 4) + (n * call->attributes->group_norm.groups + g) * 2;
+    return (struct derivative){input_data(call, 0) + offset,
+                               input_data(call, 1) + offset,
+                               input_data(call, 2) + channel,
+                               input_data(call, 3) + channel,
+                               statistics[0],
+                               statistics[1],
+                               call->attributes->group_norm.silu};
+}
+
+static void each_group_derivative(const struct kernel_call *call, bool forward)
+{
+    struct group group = group_of(call);
+    for (int64_t n = 0; n < call->input[0].shape[0]; n++)
+        for (int64_t g = 0; g < call->attributes->group_norm.groups; g++) {
+            struct derivative b = derivative_of(call, &group, n, g);
+            group_derivative(&group, &b, forward,
+                             output_data(call, 0) + group_offset(&group, n, g));
         }
 }
 
@@ -124,4 +149,24 @@ void PLAIN(group_norm_backward)(const struct kernel_call *call)
 void PLAIN(group_norm_jvp)(const struct kernel_call *call)
 {
     each_group_derivative(call, true);
+}
+
+void PLAIN(group_norm_backward_affine)(const struct kernel_call *call)
+{
+    struct group group = group_of(call);
+    for (int64_t channel = 0; channel < group.stride; channel++) {
+        int64_t g = channel / group.count, c = channel % group.count;
+        double gamma = 0, beta = 0;
+        for (int64_t n = 0; n < call->input[0].shape[0]; n++) {
+            struct derivative b = derivative_of(call, &group, n, g);
+            for (int64_t p = 0; p < group.pixels; p++) {
+                int64_t i = p * group.stride + c;
+                double d = b.d[i] * activation_slope(&b, i, c);
+                gamma += d * normalized(&b, i);
+                beta += d;
+            }
+        }
+        output_data(call, 0)[channel] = (real)gamma;
+        output_data(call, 1)[channel] = (real)beta;
+    }
 }

@@ -1,5 +1,7 @@
 #include "kernels/plain/plain.h"
 
+#include <string.h>
+
 static real dot(const real *a, const real *b, int64_t n)
 {
     real sum = 0;
@@ -37,4 +39,23 @@ void PLAIN(vector_quantize)(const struct kernel_call *call)
         for (int64_t c = 0; c < width; c++)
             output_data(call, 0)[p * width + c] = z[c] + (e[c] - z[c]);
     }
+}
+
+void PLAIN(take_codes)(const struct kernel_call *call)
+{
+    const int32_t *index = call->input[1].data;
+    int64_t width = call->input[0].shape[3];
+    for (int64_t p = 0; p < tensor_elements(&call->input[1]); p++)
+        memcpy(output_data(call, 0) + p * width, input_data(call, 0) + index[p] * width,
+               (size_t)width * sizeof(real));
+}
+
+void PLAIN(take_codes_backward)(const struct kernel_call *call)
+{
+    const int32_t *index = call->input[1].data;
+    int64_t width = call->input[0].shape[3];
+    memset(call->output[0].data, 0, (size_t)tensor_elements(&call->output[0]) * sizeof(real));
+    for (int64_t p = 0; p < tensor_elements(&call->input[1]); p++)
+        for (int64_t c = 0; c < width; c++)
+            output_data(call, 0)[index[p] * width + c] += input_data(call, 0)[p * width + c];
 }

@@ -47,6 +47,23 @@ enum { POISON = 0xff /* NaN as a float */, SEED = 20240611 };
      {IN(n, h, w, (heads) * (d)), FROM(-2, 2, n, h, w, 3 * (heads) * (d)),                         \
       IN(n, h, w, (heads) * (d)), FROM(4, 6, n, heads, (h) * (w), 1)},                             \
      {OUT(n, h, w, 3 * (heads) * (d))}, 3e-6, false}
+#define GROUP_NORM_BACKWARD_AFFINE(n, h, w, c, g, activation)                                      \
+    {KERNEL_group_norm_backward_affine, {.group_norm = {g, 1e-6, activation}},                     \
+     {IN(n, h, w, c), FROM(-1, 5, n, h, w, c), IN(1, 1, 1, c), IN(1, 1, 1, c),                     \
+      FROM(0.5, 2, n, 1, g, 2)},                                                                   \
+     {OUT(1, 1, 1, c), OUT(1, 1, 1, c)}, 2e-6, false}
+/* `attributes` in parentheses: height and width of the kernel, stride, paddings, upsampling */
+#define UNPACK(...)    __VA_ARGS__
+#define BACKWARD_WEIGHT(kernel, attributes, n, h, w, i, p, q, o)                                   \
+    {KERNEL_conv2d_backward_weight, {.conv2d = {UNPACK attributes, WEIGHT_PLAIN, 0}},              \
+     {IN(n, h, w, i), IN(n, p, q, o)}, {OUT(o, i, UNPACK kernel)}, 2e-6, false}
+#define TAKE(codes, ...)                                                                           \
+    {KERNEL_take_codes, {{0}}, {IN(1, 1, codes, 3), COUNT((codes) - 1, __VA_ARGS__, 1)},           \
+     {OUT(__VA_ARGS__, 3)}, 1e-7, true}
+#define TAKE_BACKWARD(codes, width, ...)                                                           \
+    {KERNEL_take_codes_backward, {{0}},                                                            \
+     {IN(__VA_ARGS__, width), COUNT((codes) - 1, __VA_ARGS__, 1)}, {OUT(1, 1, codes, width)}, 1e-6,  \
+     true}
 #define GROUP_NORM_JVP(n, h, w, c, g, activation, result)                                          \
     {KERNEL_group_norm_jvp, {.group_norm = {g, 1e-6, activation}},                                 \
      {IN(n, h, w, c), FROM(-1, 5, n, h, w, c), IN(1, 1, 1, c), IN(1, 1, 1, c),                     \
@@ -129,6 +146,27 @@ const struct test_case kernel_cases[] = {
     ATTENTION_BACKWARD(2, 10, 13, 2, 16),
     ATTENTION_BACKWARD(1, 23, 24, 1, 20),
     ATTENTION_BACKWARD(1, 6, 6, 1, 300),
+    GROUP_NORM_BACKWARD_AFFINE(2, 3, 5, 5, 1, true),
+    GROUP_NORM_BACKWARD_AFFINE(1, 7, 9, 66, 33, true),
+    GROUP_NORM_BACKWARD_AFFINE(2, 13, 11, 33, 3, false),
+    GROUP_NORM_BACKWARD_AFFINE(2, 40, 41, 32, 32, true),
+    GROUP_NORM_BACKWARD_AFFINE(2, 9, 8, 160, 32, true),
+    GROUP_NORM_BACKWARD_AFFINE(1, 1, 1, 64, 2, false),
+    /* 3x3 and its borders, several blocks of outputs and of inputs, rows longer than a strip */
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 1), 2, 9, 7, 20, 9, 7, 24),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 1), 1, 3, 300, 3, 3, 300, 37),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 1), 1, 16, 16, 64, 16, 16, 160),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 1), 1, 1, 1, 33, 1, 1, 17),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 1), 1, 40, 37, 37, 40, 37, 3),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 2, 0, 0, 1, 1, 1), 2, 12, 10, 36, 6, 5, 40),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 2, 1, 1, 1, 1, 1), 1, 9, 11, 20, 5, 6, 35),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 2), 2, 5, 4, 24, 10, 8, 33),
+    BACKWARD_WEIGHT((3, 3), (3, 3, 2, 1, 1, 1, 1, 2), 1, 5, 6, 16, 5, 6, 20),
+    BACKWARD_WEIGHT((1, 1), (1, 1, 1, 0, 0, 0, 0, 1), 2, 6, 7, 65, 6, 7, 50),
+    BACKWARD_WEIGHT((1, 1), (1, 1, 1, 0, 0, 0, 0, 1), 70, 1, 1, 70, 1, 1, 129),
+    BACKWARD_WEIGHT((1, 1), (1, 1, 2, 0, 0, 0, 0, 1), 1, 7, 6, 8, 4, 3, 9),
+    BACKWARD_WEIGHT((7, 3), (7, 3, 1, 3, 1, 3, 1, 1), 1, 6, 9, 7, 6, 9, 12),
+    BACKWARD_WEIGHT((1, 5), (1, 5, 1, 0, 2, 0, 2, 1), 1, 14, 9, 5, 14, 9, 6),
     GROUP_NORM_JVP(2, 3, 5, 5, 1, true, OUT(2, 3, 5, 5)),
     GROUP_NORM_JVP(1, 7, 9, 66, 33, true, OUT(1, 7, 9, 66)),
     GROUP_NORM_JVP(2, 13, 11, 33, 3, false, OUT(2, 13, 11, 33)),
@@ -184,6 +222,11 @@ const struct test_case kernel_cases[] = {
     {KERNEL_sum_spatial, {{0}}, {IN(2, 31, 37, 32)}, {OUT(2, 1, 1, 32)}, 1e-6, false},
     {KERNEL_sum_spatial, {{0}}, {IN(1, 9, 5, 260)}, {OUT(1, 1, 1, 260)}, 1e-6, false},
     {KERNEL_sum_spatial, {{0}}, {IN(1, 1, 1, 3)}, {OUT(1, 1, 1, 3)}, 1e-6, false},
+    {KERNEL_sum_pixels, {{0}}, {IN(2, 5, 7, 33)}, {OUT(1, 1, 1, 33)}, 1e-6, false},
+    {KERNEL_sum_pixels, {{0}}, {IN(2, 131, 137, 32)}, {OUT(1, 1, 1, 32)}, 1e-6, false},
+    {KERNEL_sum_pixels, {{0}}, {IN(3, 9, 5, 260)}, {OUT(1, 1, 1, 260)}, 1e-6, false},
+    {KERNEL_sum_pixels, {{0}}, {IN(1, 1, 1, 3)}, {OUT(1, 1, 1, 3)}, 1e-6, false},
+    {KERNEL_sum_pixels, {{0}}, {IN(70, 1, 1, 64)}, {OUT(1, 1, 1, 64)}, 1e-6, false},
     {KERNEL_concat_channels, {{0}}, {IN(2, 5, 7, 3), IN(2, 5, 7, 18)}, {OUT(2, 5, 7, 21)}, 1e-7,
      true},
     {KERNEL_concat_channels, {{0}}, {IN(1, 31, 37, 17), IN(1, 31, 37, 18)}, {OUT(1, 31, 37, 35)},
@@ -233,6 +276,15 @@ const struct test_case kernel_cases[] = {
     /* codes so near each other that rounding alone decides */
     {KERNEL_vector_quantize, {{0}}, {IN(1, 19, 17, 3), FROM(0.7, 0.7001, 1, 1, 509, 3)},
      {OUT(1, 19, 17, 3), OUT_I32(1, 19, 17, 1)}, INFINITY, true},
+    TAKE(5, 2, 3, 7),
+    TAKE(509, 1, 19, 17),
+    TAKE(1, 1, 1, 1),
+    TAKE(8192, 2, 33, 31),
+    TAKE_BACKWARD(5, 3, 2, 3, 7),
+    TAKE_BACKWARD(509, 4, 1, 39, 37),
+    TAKE_BACKWARD(1, 11, 1, 1, 1),
+    TAKE_BACKWARD(8192, 3, 2, 33, 31),
+    TAKE_BACKWARD(3, 1, 1, 20, 20),
     {KERNEL_mean_squared_error, {{0}}, {IN(1, 3, 5, 7), IN(1, 3, 5, 7)}, {OUT(1, 1, 1, 1)}, 2e-7,
      false},
     {KERNEL_mean_squared_error, {{0}}, {IN(2, 99, 101, 3), IN(2, 99, 101, 3)}, {OUT(1, 1, 1, 1)},

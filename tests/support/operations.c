@@ -68,7 +68,16 @@ static value build_conv2d(struct fixture *f, int variant)
     int64_t w = (shapes[variant].w * a->upsample + a->pad_left + a->pad_right - 3) / a->stride + 1;
     value x = input(f, shapes[variant].n, shapes[variant].h, shapes[variant].w, i);
     value residual = input(f, shapes[variant].n, h, w, o);
-    return tape_conv2d(f->tape, x, weight(f, o, i, 3, 3), weight(f, 1, 1, 1, o), residual, a);
+    return tape_conv2d(f->tape, x, input(f, o, i, 3, 3), input(f, 1, 1, 1, o), residual, a);
+}
+
+static value build_pack_weight(struct fixture *f, int variant)
+{
+    static const int64_t shapes[VARIANTS][4] = {{2, 3, 3, 3}, {4, 1, 1, 1}, {1, 5, 3, 1}};
+    const int64_t *s = shapes[variant];
+    struct node node = node_of(KERNEL_conv2d_pack_weight, input(f, s[0], s[1], s[2], s[3]),
+                               NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    return tape_append(f->tape, &node);
 }
 
 static value build_group_norm(struct fixture *f, int variant)
@@ -76,8 +85,8 @@ static value build_group_norm(struct fixture *f, int variant)
     static const int64_t shapes[VARIANTS][5] = {{2, 3, 4, 6, 3}, {1, 1, 5, 4, 1}, {1, 2, 2, 8, 4}};
     const int64_t *s = shapes[variant];
     value x = input(f, s[0], s[1], s[2], s[3]);
-    return tape_group_norm(f->tape, x, weight(f, 1, 1, 1, s[3]), weight(f, 1, 1, 1, s[3]),
-                           (int)s[4], 1e-5, variant != 1);
+    return tape_group_norm(f->tape, x, input(f, 1, 1, 1, s[3]), input(f, 1, 1, 1, s[3]), (int)s[4],
+                           1e-5, variant != 1);
 }
 
 static value build_attention(struct fixture *f, int variant)
@@ -155,6 +164,16 @@ static value build_pad_channels(struct fixture *f, int variant)
     node.attributes.channels.count = s[3];
     node.attributes.channels.total = s[3] + 2;
     return tape_append(f->tape, &node);
+}
+
+/* Codes that several pixels take, and codes that none does. */
+static value build_take_codes(struct fixture *f, int variant)
+{
+    static const int64_t shapes[VARIANTS][4] = {{2, 3, 4, 2}, {1, 1, 1, 3}, {1, 5, 2, 1}};
+    const int64_t *s = shapes[variant], codes = 3 + 4 * variant;
+    value index, z = add_input(f, false, 0, s[0], s[1], s[2], s[3]);
+    tape_vector_quantize(f->tape, z, weight(f, 1, 1, codes, s[3]), &index);
+    return tape_take_codes(f->tape, input(f, 1, 1, codes, s[3]), index);
 }
 
 static value build_mean_squared_error(struct fixture *f, int variant)
@@ -264,6 +283,7 @@ static value build_radon_adjoint(struct fixture *f, int variant)
 
 const struct operation_case operation_cases[] = {
     {KERNEL_conv2d, build_conv2d},
+    {KERNEL_conv2d_pack_weight, build_pack_weight},
     {KERNEL_group_norm, build_group_norm},
     {KERNEL_attention, build_attention},
     {KERNEL_silu, build_silu},
@@ -275,6 +295,7 @@ const struct operation_case operation_cases[] = {
     {KERNEL_concat_channels, build_concat_channels},
     {KERNEL_slice_channels, build_slice_channels},
     {KERNEL_pad_channels, build_pad_channels},
+    {KERNEL_take_codes, build_take_codes},
     {KERNEL_mean_squared_error, build_mean_squared_error},
     {KERNEL_l2_norm, build_l2_norm},
     {KERNEL_axis_filter, build_axis_filter},
