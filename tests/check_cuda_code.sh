@@ -15,7 +15,7 @@ architectures=${*:-80 86 89 90 100 120}
 nvcc=${NVCC:-nvcc}
 cuobjdump=${CUOBJDUMP:-cuobjdump}
 # kernels whose products must not fall back to fmaf
-multiplying='convolve<|multiply_matrices|attend'
+multiplying='convolve<|correlate<|multiply_matrices|attend'
 
 if ! command -v "$nvcc" >/dev/null; then
     echo "skipped: no nvcc"

@@ -237,7 +237,7 @@ static void check_model(const char *name, const struct kernels *kernels, enum el
     struct memory_report report;
     char path[128];
     float loss[SKETCH];
-    snprintf(path, sizeof path, "tests/data/networks/%s/gradients.safetensors", name);
+    snprintf(path, sizeof path, "tests/data/gradients/%s.safetensors", name);
     struct checkpoint *golden = checkpoint_open(path, &status);
     must(status.code, &status);
     record(&t, name, kernels, real, 2, "");

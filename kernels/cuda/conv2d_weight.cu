@@ -62,14 +62,14 @@ template <class shape> struct correlation {
 
     __device__ __forceinline__ void fetch(float *a_tile, float *b_tile)
     {
-        UNROLL
+        ROLLED
         for (int i = 0; i < output_copies; i++) {
             tile_piece<a_order, shape::rows, float> piece(threadIdx.x + i * shape::threads);
             int pixel = step * DEPTH + piece.depth;
             copy(piece.in(a_tile), g.dy, pixel < g.pixels ? pixel : -1, first_output + piece.row,
                  g.outputs);
         }
-        UNROLL
+        ROLLED
         for (int i = 0; i < input_copies; i++) {
             tile_piece<b_order, shape::columns, float> piece(threadIdx.x + i * shape::threads);
             copy(piece.in(b_tile), g.x, source_pixel(step * DEPTH + piece.depth),
@@ -113,6 +113,7 @@ __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
 /* A block has one output and STRETCH inputs, all taps of which lie in shared memory in row-major
  * order. There are an odd number of taps, so that neighbouring inputs lie in different banks. */
 enum { STRETCH = 32, TURN_THREADS = 128, TURN_WARPS = TURN_THREADS / STRETCH };
+enum { TURN_BLOCKS = 8 /* left to itself, ptxas spills a register to fit more */ };
 
 struct stretch {
     int output, first, count, lane, warp;
@@ -126,7 +127,8 @@ struct stretch {
     }
 };
 
-__global__ void __launch_bounds__(TURN_THREADS) fold_parts(const weight_gradient g, float *dw)
+__global__ void __launch_bounds__(TURN_THREADS, TURN_BLOCKS)
+    fold_parts(const weight_gradient g, float *dw)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     stretch s(g.inputs, g.taps);
@@ -160,7 +162,7 @@ struct packing {
     bool merged; /* of 3 x 3 taps 4 x 4 */
 };
 
-__global__ void __launch_bounds__(TURN_THREADS) pack_taps(const packing p)
+__global__ void __launch_bounds__(TURN_THREADS, TURN_BLOCKS) pack_taps(const packing p)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     stretch s(p.inputs, p.kernel);

@@ -1,4 +1,4 @@
-"""Writes tests/data/networks/*/gradients.safetensors: what PyTorch gives for the gradient of a training
+"""Writes tests/data/gradients: what PyTorch gives for the gradient of a training
 loss with respect to every parameter of a model, its UNet and its autoencoder.
 
     python tests/reference/make_gradients.py
@@ -84,5 +84,5 @@ for name in ("gray", "wide"):
     loss = training_loss(folder, config, Weights(tensors))
     gradients = dict(zip(tensors, torch.autograd.grad(loss, list(tensors.values()))))
     sketches = {key: sketch(gradient) for key, gradient in stacked(gradients).items()}
-    write_safetensors(folder / "gradients.safetensors", {"loss": np.full(SIZE, loss.item(), "<f4"), **sketches})
+    write_safetensors(DATA.parent / "gradients" / f"{name}.safetensors", {"loss": np.full(SIZE, loss.item(), "<f4"), **sketches})
     print(f"{name}: loss {loss.item():.6f}, {len(sketches)} gradients")
