@@ -4,6 +4,7 @@
 #include "solvers/resample_internal.h"
 #include "tests/simt/report.h"
 #include "tests/support/cli.h"
+#include "tests/support/random.h"
 #include "tests/support/solve.h"
 
 #include <math.h>
@@ -81,13 +82,13 @@ static struct resample_result solve(const struct resample_settings *settings, st
     return result;
 }
 
-static struct cuda_backend open_backend(void)
+static struct cuda_backend open_backend(enum element_type network)
 {
     struct cuda_backend backend;
     struct status status = {0};
     struct simt_options options = simt_default_options();
     simt_reset(&options);
-    cuda_backend_open(&backend, TYPE_F32, true, &status);
+    cuda_backend_open(&backend, network, true, &status);
     assert_status_ok(&status);
     return backend;
 }
@@ -146,7 +147,7 @@ static void compare(enum resample_preset preset, bool under_limit)
     struct resample_settings settings = micro_settings(preset);
     struct resample_result cpu = solve(&settings, &status);
     assert_status_ok(&status);
-    struct cuda_backend backend = open_backend();
+    struct cuda_backend backend = open_backend(TYPE_F32);
     settings.kernels = &backend.kernels;
     struct resample_result cuda = solve(&settings, &status);
     assert_status_ok(&status);
@@ -183,6 +184,111 @@ static void test_fast(void **state)
     compare(PRESET_FAST, false);
 }
 
+/* ---- bf16 ---- */
+
+enum { LATENT_SIDE = 8, LATENT = 3 * LATENT_SIDE * LATENT_SIDE, PICTURE = 32 * 32 };
+
+/* The decoder of models/ct-128 at a latent, and its two derivatives there. */
+struct decoded {
+    float image[PICTURE], gradient[LATENT], tangent[PICTURE];
+};
+
+static void fill(float *values, int count, uint64_t *random)
+{
+    for (int i = 0; i < count; i++)
+        values[i] = (float)random_uniform(random);
+}
+
+/* The latent of the middle of a head. */
+static void encode(struct model *model, float latent[LATENT])
+{
+    enum { SLICE = 128, SIDE = 32, BEGIN = 48 };
+    struct status status = {0};
+    struct array slice = {0};
+    float picture[PICTURE];
+    image_read(&slice, "examples/ct/head_43.png", 1, &status);
+    assert_status_ok(&status);
+    for (int i = 0; i < PICTURE; i++)
+        picture[i] = slice.values[(BEGIN + i / SIDE) * SLICE + BEGIN + i % SIDE];
+    array_free(&slice);
+    struct program *program = program_create(kernels_cpu(), TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "encode");
+    int image = program_state(program, "image", TYPE_F32, (const int64_t[4]){1, SIDE, SIDE, 1});
+    value z = encoder_record(tape, model, tape_state(tape, image));
+    int result = program_state(program, "z", TYPE_F32, tape_shape(tape, z));
+    tape_assign(tape, tape_state(tape, result), z);
+    program_plan(program, 0, &status);
+    program_prepare(program, &status);
+    assert_status_ok(&status);
+    program_write(program, image, picture);
+    program_run(program, tape, NULL, &status);
+    program_read(program, result, latent);
+    program_free(program);
+}
+
+static void decode(const struct kernels *kernels, struct model *model, const float point[LATENT],
+                   struct decoded *decoded)
+{
+    const int64_t latent_shape[4] = {1, LATENT_SIDE, LATENT_SIDE, 3};
+    struct status status = {0};
+    float values[PICTURE];
+    uint64_t random = 3;
+    struct program *program = program_create(kernels, TYPE_F32, 1);
+    struct tape *tape = program_tape(program, "decode");
+    int z = program_state(program, "z", TYPE_F32, latent_shape);
+    int direction = program_state(program, "direction", TYPE_F32, latent_shape);
+    int gradient = program_state(program, "gradient", TYPE_F32, latent_shape);
+    value latent = tape_state(tape, z), picture = decoder_record(tape, model, latent, true);
+    int cotangent = program_state(program, "cotangent", TYPE_F32, tape_shape(tape, picture));
+    int image = program_state(program, "image", TYPE_F32, tape_shape(tape, picture));
+    int tangent = program_state(program, "tangent", TYPE_F32, tape_shape(tape, picture));
+    tape_assign(tape, tape_state(tape, image), picture);
+    tape_assign(tape, tape_state(tape, gradient),
+                tape_vjp(tape, picture, tape_state(tape, cotangent), latent));
+    tape_assign(tape, tape_state(tape, tangent),
+                tape_jvp(tape, picture, latent, tape_state(tape, direction)));
+    program_plan(program, 0, &status);
+    program_prepare(program, &status);
+    assert_status_ok(&status);
+    program_write(program, z, point);
+    fill(values, LATENT, &random);
+    program_write(program, direction, values);
+    fill(values, PICTURE, &random);
+    program_write(program, cotangent, values);
+    program_run(program, tape, NULL, &status);
+    assert_status_ok(&status);
+    program_read(program, image, decoded->image);
+    program_read(program, gradient, decoded->gradient);
+    program_read(program, tangent, decoded->tangent);
+    program_free(program);
+}
+
+static void test_bf16(void **state)
+{
+    (void)state;
+    static struct decoded cpu, cuda;
+    struct model model;
+    struct status status = {0};
+    float point[LATENT];
+    model_open(&model, "models/ct-128", NULL, NULL, false, &status);
+    assert_status_ok(&status);
+    encode(&model, point);
+    decode(kernels_cpu(), &model, point, &cpu);
+    struct cuda_backend backend = open_backend(TYPE_BF16);
+    decode(&backend.kernels, &model, point, &cuda);
+    assert_int_equal(simt_errors()->count, 0);
+    double image = relative_error(cuda.image, cpu.image, PICTURE);
+    double gradient = relative_error(cuda.gradient, cpu.gradient, LATENT);
+    double tangent = relative_error(cuda.tangent, cpu.tangent, PICTURE);
+    print_message("relative difference of the picture %.2g, of the gradient %.2g, of the tangent "
+                  "%.2g\n",
+                  image, gradient, tangent);
+    assert_true(image < 2e-2 && gradient < 2e-2 && tangent < 2e-2);
+    assert_true(image > 1e-4); /* it is bf16 */
+    model_close(&model);
+    cuda_backend_close(&backend);
+}
+
 /* ---- the command line ---- */
 
 static void compare_pictures(const char *folder, const char *a, const char *b)
@@ -199,6 +305,29 @@ static void compare_pictures(const char *folder, const char *a, const char *b)
     "--input @/truth.npy --preset paper --ddim_steps 2 --resample-every 1 --pixel-iterations 1 "   \
     "--latent-iterations 1 --seed 3 --conv ours "
 
+static void check_settings(const char *folder, const char *name, const char *precision)
+{
+    cJSON *json = cli_json(folder, name);
+    const cJSON *settings = cJSON_GetObjectItem(json, "settings");
+    assert_string_equal(cJSON_GetObjectItem(settings, "device")->valuestring, "cuda");
+    assert_string_equal(cJSON_GetObjectItem(settings, "precision")->valuestring, precision);
+    cJSON_Delete(json);
+}
+
+/* The plan's bytes of a solve by LDM-VQ4 at full size. */
+static double planned_bytes(const char *folder, const char *precision)
+{
+    cli_ok(folder,
+           "memory --ldm_config models/ldm-vq4-256/ldm-vq4-256.yaml --task_config "
+           "tests/data/tasks/gaussian_deblur.yaml --preset official --device cuda --json "
+           "--precision %s",
+           precision);
+    cJSON *json = cli_json(folder, "stdout");
+    double bytes = cJSON_GetObjectItem(json, "total_bytes")->valuedouble;
+    cJSON_Delete(json);
+    return bytes;
+}
+
 static void test_command_line(void **state)
 {
     const char *folder = *state;
@@ -211,15 +340,16 @@ static void test_command_line(void **state)
     setenv("RESAMPLE", BUILD "/tests/resample-emulated", 1);
     cli_ok(folder, MICRO "--device cuda --save_dir @/cuda");
     compare_pictures(folder, "cuda/recon.npy", "cpu/recon.npy");
-    cJSON *json = cli_json(folder, "cuda/result.json");
-    const cJSON *settings = cJSON_GetObjectItem(json, "settings");
-    assert_string_equal(cJSON_GetObjectItem(settings, "device")->valuestring, "cuda");
-    cJSON_Delete(json);
+    check_settings(folder, "cuda/result.json", "f32");
+    cli_ok(folder, MICRO "--device cuda --precision bf16 --save_dir @/bf16");
+    check_settings(folder, "bf16/result.json", "bf16");
 
     setenv("SIMT_CARDS", "0", 1);
     cli_bad(folder, "no CUDA card", MICRO "--device cuda --save_dir @/none");
     cli_ok(folder, "memory --model tests/data/tiny --device cuda --task_config "
                    "tests/data/steps/gaussian_deblur.yaml");
+    assert_true(planned_bytes(folder, "bf16") < 1e9);
+    assert_true(planned_bytes(folder, "f32") > 1.9e9);
     unsetenv("SIMT_CARDS");
     unsetenv("RESAMPLE");
 }
@@ -310,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_official),
         cmocka_unit_test(test_paper),
         cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_bf16),
         cmocka_unit_test_setup_teardown(test_command_line, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_memory_limit, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_library, cli_setup, cli_teardown),

@@ -1,5 +1,6 @@
 /* Every operation's vector-Jacobian product against central differences, with the plain kernels in
  * double. The cases are checked against the operation table: one that is missing fails. */
+#include "kernels/bfloat16.h"
 #include "tests/support/operations.h"
 #include "tests/support/random.h"
 
@@ -115,11 +116,48 @@ static void quantiser_is_straight_through(void **state)
     fixture_close(&f);
 }
 
+static double rounded(double value)
+{
+    return float_from_bfloat16(bfloat16_from_float((float)value));
+}
+
+/* To bf16 and back: the value and its cotangent are rounded, and nothing else takes bf16. */
+static void casts_round_both_ways(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct kernels kernels = *kernels_plain_f64();
+    fixture_open(&f, 12);
+    value x = input(&f, 1, 3, 3, 2);
+    assert_int_equal(tape_to_network(f.tape, x), x);
+    kernels.network = TYPE_BF16;
+    f.program->kernels = &kernels;
+    value narrow = tape_to_network(f.tape, x), y = tape_to_real(f.tape, narrow);
+    value cotangent = add_input(&f, false, 0, 1, 3, 3, 2);
+    value results[2] = {y, tape_vjp(f.tape, y, cotangent, x)};
+    int slots[2];
+    for (int i = 0; i < 2; i++) {
+        slots[i] = program_state(f.program, "result", TYPE_F64, (int64_t[]){1, 3, 3, 2});
+        tape_assign(f.tape, tape_state(f.tape, slots[i]), results[i]);
+    }
+    fixture_prepare(&f);
+    fixture_run(&f, -1, NULL, 0);
+    for (int i = 0; i < 2; i++) {
+        double result[18];
+        program_read_f64(f.program, slots[i], result);
+        for (int k = 0; k < 18; k++)
+            assert_true(result[k] == rounded(f.values[i][k]));
+    }
+    assert_int_equal(tape_mean_squared_error(f.tape, narrow, narrow), NO_VALUE);
+    assert_non_null(strstr(tape_status(f.tape)->message, "does not take bf16"));
+    fixture_close(&f);
+}
+
 static void every_differentiable_op_has_a_case(void **state)
 {
     (void)state;
     for (int op = 0; op < OP_COUNT; op++) {
-        bool found = op == KERNEL_vector_quantize;
+        bool found = op == KERNEL_vector_quantize || op == KERNEL_cast;
         for (int c = 0; c < operation_case_count; c++)
             found |= operation_cases[c].op == op;
         if (op_row(op)->vjp && !found)
@@ -259,6 +297,7 @@ int main(void)
         cmocka_unit_test(every_differentiable_op_has_a_case),
         cmocka_unit_test(gradients_match_central_differences),
         cmocka_unit_test(quantiser_is_straight_through),
+        cmocka_unit_test(casts_round_both_ways),
         cmocka_unit_test(gradients_accumulate),
         cmocka_unit_test(masks_have_no_gradient),
         cmocka_unit_test(detached_values_stand_still),

@@ -1,6 +1,7 @@
 /* Every operation's Jacobian-vector product against central differences, with the plain kernels in
  * double: the same cases as the gradients', checked against the operation table, and operations
  * whose inputs move together. */
+#include "kernels/bfloat16.h"
 #include "tests/support/operations.h"
 #include "tests/support/random.h"
 
@@ -103,7 +104,7 @@ static void every_differentiable_op_has_a_tangent(void **state)
 {
     (void)state;
     for (int op = 0; op < OP_COUNT; op++) {
-        bool found = op == KERNEL_vector_quantize;
+        bool found = op == KERNEL_vector_quantize || op == KERNEL_cast;
         for (int c = 0; c < operation_case_count; c++)
             found |= operation_cases[c].op == op;
         if (op_row(op)->vjp && !op_row(op)->jvp)
@@ -201,6 +202,28 @@ static void quantiser_is_straight_through(void **state)
     fixture_close(&f);
 }
 
+/* To bf16 and back, the tangent is rounded as the value is. */
+static void casts_round_tangents(void **state)
+{
+    (void)state;
+    struct fixture f;
+    struct kernels kernels = *kernels_plain_f64();
+    fixture_open(&f, 12);
+    kernels.network = TYPE_BF16;
+    f.program->kernels = &kernels;
+    value x = input(&f, 1, 3, 3, 2), y = tape_to_real(f.tape, tape_to_network(f.tape, x));
+    struct pushed pushed = push_input(&f, "cast", y, 0);
+    fixture_prepare(&f);
+    fixture_run(&f, -1, NULL, 0);
+    double *tangent = read_slot(&f, pushed.tangent_slot);
+    for (int k = 0; k < 18; k++) {
+        uint16_t bits = bfloat16_from_float((float)f.values[pushed.direction][k]);
+        assert_true(tangent[k] == float_from_bfloat16(bits));
+    }
+    free(tangent);
+    fixture_close(&f);
+}
+
 static void norm_of_zero_stands_still(void **state)
 {
     (void)state;
@@ -275,6 +298,7 @@ int main(void)
         cmocka_unit_test(tangents_match_central_differences),
         cmocka_unit_test(tangents_of_several_inputs_add_up),
         cmocka_unit_test(quantiser_is_straight_through),
+        cmocka_unit_test(casts_round_tangents),
         cmocka_unit_test(norm_of_zero_stands_still),
         cmocka_unit_test(only_the_way_matters),
         cmocka_unit_test(refusals_name_the_operation),
