@@ -172,14 +172,12 @@ $(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCE
 CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
 CUDNN_LIBRARIES := $(dir $(NVCC))../lib
 $(BUILD)/bench/card/cudnn.o: CPPFLAGS += -I$(dir $(NVCC))../include
-$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.cuda.o \
-                            $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
+$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
                             $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(BUILD)/kernels/cuda/table.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) \
 	    $(if $(CUDNN),-L$(CUDNN_LIBRARIES) -Xlinker -rpath$(comma)$(CUDNN_LIBRARIES) -lcudnn) -o $@
-$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.unwatched.o \
-                                      $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
+$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
 gpu-check:
 	sh tools/gpu_check.sh

@@ -192,8 +192,8 @@ static void open_convolution(struct bench *bench)
                           c->outputs};
     int low = c->stride == 2 ? 0 : c->kernel / 2, high = c->kernel / 2;
     struct conv2d_attributes *a = &bench->attributes.conv2d;
-    *a = (struct conv2d_attributes){c->kernel, c->kernel, c->stride,   low,         low,
-                                    high,      high,      c->upsample, WEIGHT_PLAIN};
+    *a = (struct conv2d_attributes){c->kernel, c->kernel, c->stride,   low,          low,
+                                    high,      high,      c->upsample, WEIGHT_PLAIN, 0};
     a->form = kernels->conv2d_form(a, x, y, bench->backward);
     struct tensor in = make(TYPE_F32, 1, x[1], x[2], x[3]);
     struct tensor out = make(TYPE_F32, 1, y[1], y[2], y[3]);

@@ -189,7 +189,7 @@ def draw(rows, path):
         own = [r for r in rows if r["method"] == method and r["slice"] in common]
         passes = sum(map(products, own)) / len(own)
         points.append((method, passes, *mean_and_error(list(by_slice(own, "psnr_db").values()))))
-    low, high = math.floor(min(p[2] for p in points) - 1), math.ceil(max(p[2] for p in points) + 1)
+    low, high = math.floor(min(p[2] - p[3] for p in points)), math.ceil(max(p[2] + p[3] for p in points))
     least, most = 10 ** math.floor(math.log10(min(p[1] for p in points))), 10 ** math.ceil(math.log10(max(p[1] for p in points)))
     x = lambda passes: 70 + 600 * math.log(passes / least) / math.log(most / least)
     y = lambda psnr: 340 - 300 * (psnr - low) / (high - low)

@@ -121,6 +121,7 @@ enum weight_form {
     WEIGHT_DIRECT,           /* packed for the direct convolution */
     WEIGHT_DIRECT_BACKWARD,  /* packed for its backward-data */
     WEIGHT_WINOGRAD,         /* F(4x4,3x3), forward and backward-data alike */
+    WEIGHT_WINOGRAD_SMALL,   /* F(2x2,3x3), likewise; for want of memory */
     WEIGHT_UPSAMPLE,         /* 25 products for 4x4 outputs of an upsampling 3x3 one, likewise */
     WEIGHT_TAPS,             /* [tap][output][input], for the tensor cores, both directions alike */
     WEIGHT_TAPS_MERGED,      /* the same where upsampled 3x3 taps meet one pixel: 4x4 sums of taps */
@@ -132,6 +133,7 @@ struct conv2d_attributes {
     int pad_top, pad_left, pad_bottom, pad_right;
     int upsample; /* 1 or 2 */
     enum weight_form form;
+    int way; /* of the table's conv2d_ways, from 1; 0: its own choice */
 };
 
 union attributes {
@@ -214,12 +216,19 @@ struct device; /* runtime/device.h */
 
 struct kernels {
     const char *name; /* "plain", "scalar", "avx2", "avx512", "cuda" */
+    bool separate_memory;  /* their memory is not the host's, even while no device is open */
     struct device *device; /* where their memory lies; NULL: the host's */
     struct kernel kernel[KERNEL_COUNT];
     /* The form in which conv2d (or conv2d_backward_data when `backward`) wants its weight. `x` is the
      * forward input's shape, `y` the forward output's. Depends on the shapes alone. */
     enum weight_form (*conv2d_form)(const struct conv2d_attributes *attributes, const int64_t x[4],
                                     const int64_t y[4], bool backward);
+    /* How many ways there are for this call (data pointers may be NULL), all of them right, none known
+     * to be the fastest. NULL: one. */
+    int (*conv2d_ways)(const struct kernel_call *call, bool backward);
+    /* The form that takes less memory and more time for the same calls, or the same form. NULL: none
+     * does. */
+    enum weight_form (*smaller_form)(enum weight_form form);
     /* Bytes of a weight {O,I,kh,kw} in a form, and the packing from row-major OIHW floats. */
     size_t (*weight_bytes)(enum weight_form form, const int64_t shape[4]);
     void (*pack_weight)(enum weight_form form, const int64_t shape[4], const float *oihw,

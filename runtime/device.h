@@ -32,12 +32,21 @@ struct device {
 
     void *(*allocate)(struct device *device, size_t bytes); /* 256-byte aligned, zeroed */
     void (*release)(struct device *device, void *memory);
-    /* `host` may change on return. */
+    /* `host`, which is not pinned, may change on return. */
     bool (*write)(struct device *device, void *to, const void *host, size_t bytes);
     /* Waits for all that went before. */
     bool (*read)(struct device *device, void *host, const void *from, size_t bytes);
     bool (*zero)(struct device *device, void *to, size_t bytes);
+    /* Host memory that the device copies from by itself. */
+    void *(*allocate_pinned)(struct device *device, size_t bytes);
+    void (*release_pinned)(struct device *device, void *pinned);
+    /* On stream(), so that it can be recorded: reads `pinned` when its turn comes. */
+    bool (*upload)(struct device *device, void *to, const void *pinned, size_t bytes);
     void *(*stream)(struct device *device); /* for a struct kernel_call made now */
+    /* What the card spends on all that is launched from time_begin on; time_end_ms waits for it and
+     * is negative where that failed. */
+    bool (*time_begin)(struct device *device);
+    double (*time_end_ms)(struct device *device);
 
     bool (*record_begin)(struct device *device);
     /* What follows, up to record_end_while, is the body of a loop of at most `limit` iterations;

@@ -20,7 +20,7 @@ void *value_data(const struct tape *tape, value v, unsigned char *base, enum wei
 {
     const struct value_info *info = &tape->values[v];
     if (info->kind == VALUE_PARAMETER)
-        return parameter_data(info->parameter, tape->program->kernels, form);
+        return parameter_data(info->parameter, kernels_place(tape->program->kernels), form);
     if (!base)
         return NULL;
     if (info->kind == VALUE_STATE)
@@ -42,7 +42,7 @@ static void describe(const struct tape *tape, value v, unsigned char *base, enum
 void node_tensors(const struct tape *tape, const struct node *node, unsigned char *base,
                   struct tensor input[], struct tensor output[])
 {
-    bool convolution = node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
+    bool convolution = is_convolution(node);
     for (int i = 0; i < KERNEL_MAX_INPUTS; i++)
         describe(tape, i < op_inputs(node->op) ? node->input[i] : NO_VALUE, base,
                  convolution && i == 1 ? node->attributes.conv2d.form : WEIGHT_PLAIN, &input[i]);
@@ -55,8 +55,10 @@ struct kernel_call node_call(const struct tape *tape, const struct node *node, i
                              unsigned char *base, struct tensor input[], struct tensor output[])
 {
     struct device *device = tape->program->kernels->device;
-    int workspace = tape->plan.node_block[n];
+    int workspace = tape->plan.node_block[n], weight = tape->plan.node_weight[n];
     node_tensors(tape, node, base, input, output);
+    if (weight >= 0)
+        input[1].data = base + tape->plan.blocks[weight].offset;
     return (struct kernel_call){
         .input = input,
         .output = output,
@@ -171,6 +173,10 @@ static enum outcome run_kernel(const struct run *run, const struct tape *tape, i
     struct tensor input[KERNEL_MAX_INPUTS], output[KERNEL_MAX_OUTPUTS];
     const struct kernel_call call = node_call(tape, node, n, base, input, output);
     double begin = run->program->profiling ? now_seconds() : 0;
+    if (!weight_upload(tape, n, base)) {
+        device_status(run->program, run->status);
+        return RUN_STOPPED;
+    }
     run->program->kernels->kernel[node->op].run(&call);
     if (run->program->profiling)
         add_profile(run->program, tape, node, output, now_seconds() - begin);

@@ -40,6 +40,7 @@ static bool record_tape(const struct tape *tape, unsigned char *base)
                 kernels->device, value_data(tape, node->input[0], base, WEIGHT_PLAIN));
         } else {
             const struct kernel_call call = node_call(tape, node, n, base, input, output);
+            done = weight_upload(tape, n, base);
             kernels->kernel[node->op].run(&call);
         }
     }

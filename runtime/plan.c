@@ -23,6 +23,7 @@ void plan_release(struct plan *plan)
     free(plan->nodes);
     free(plan->value_block);
     free(plan->node_block);
+    free(plan->node_weight);
     free(plan->blocks);
     memset(plan, 0, sizeof *plan);
 }
@@ -208,7 +209,7 @@ static void find_last_uses(const struct plan *plan, int *last_use, int values)
                 last_use[plan->nodes[n].input[i]] = n;
 }
 
-/* Blocks for every temporary value and workspace, with their lifetimes. */
+/* Blocks for every temporary value, workspace and offloaded weight, with their lifetimes. */
 static void make_blocks(const struct tape *tape, struct plan *plan, const int *last_use,
                         bool values_only)
 {
@@ -231,6 +232,8 @@ static void make_blocks(const struct tape *tape, struct plan *plan, const int *l
         }
         size_t workspace = workspace_bytes(tape, node, values_only);
         plan->node_block[n] = workspace ? add_block(plan, n, workspace) : -1;
+        size_t weight = values_only ? 0 : offloaded_bytes(tape, node);
+        plan->node_weight[n] = weight ? add_block(plan, n, weight) : -1;
     }
 }
 
@@ -266,12 +269,30 @@ static int count_recomputed(const struct tape *tape)
     return count;
 }
 
+static void use_smaller_forms(const struct kernels *kernels, struct plan *plan)
+{
+    for (int n = 0; n < plan->node_count; n++)
+        if (is_convolution(&plan->nodes[n]))
+            plan->nodes[n].attributes.conv2d.form =
+                kernels->smaller_form(plan->nodes[n].attributes.conv2d.form);
+}
+
+static size_t count_upload_bytes(const struct tape *tape)
+{
+    size_t bytes = 0;
+    for (int n = 0; n < tape->plan.node_count; n++)
+        bytes += offloaded_bytes(tape, &tape->plan.nodes[n]);
+    return bytes;
+}
+
 int plan_tape(struct tape *tape, int segments, struct status *status)
 {
     struct plan *plan = &tape->plan;
     plan_release(plan);
     int *last_use = NULL;
     take_nodes(tape, segments, &plan->nodes, &plan->node_count);
+    if (plan->nodes && tape->program->small_weights)
+        use_smaller_forms(tape->program->kernels, plan);
     size_t values = (size_t)tape->value_count + 1;
     bool *used = calloc(values, sizeof *used);
     plan->value_block = calloc(values, sizeof(int));
@@ -280,9 +301,11 @@ int plan_tape(struct tape *tape, int segments, struct status *status)
         goto no_memory;
     plan->node_count = drop_dead_nodes(tape, plan->nodes, plan->node_count, used);
     plan->recomputed = count_recomputed(tape);
+    plan->upload_bytes = count_upload_bytes(tape);
     plan->node_block = calloc((size_t)plan->node_count + 1, sizeof(int));
-    plan->blocks = calloc(values + (size_t)plan->node_count + 1, sizeof *plan->blocks);
-    if (!plan->node_block || !plan->blocks)
+    plan->node_weight = calloc((size_t)plan->node_count + 1, sizeof(int));
+    plan->blocks = calloc(values + 2 * (size_t)plan->node_count + 1, sizeof *plan->blocks);
+    if (!plan->node_block || !plan->node_weight || !plan->blocks)
         goto no_memory;
     find_last_uses(plan, last_use, tape->value_count);
     make_blocks(tape, plan, last_use, true);

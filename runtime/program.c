@@ -41,6 +41,7 @@ void program_free(struct program *program)
     }
     free(program->slots);
     free(program->tapes);
+    free(program->weights);
     free(program->profile);
     free(program->staging);
     if (device && program->arena)
@@ -158,6 +159,7 @@ struct tape *program_tape(struct program *program, const char *name)
         return NULL;
     }
     tape->program = program;
+    tape->expected_replays = 1;
     snprintf(tape->name, sizeof tape->name, "%s", name);
     program->tapes[program->tape_count++] = tape;
     tape_label(tape, "%s", name);
@@ -165,56 +167,6 @@ struct tape *program_tape(struct program *program, const char *name)
 }
 
 /* Plan */
-
-/* Calls visit for each distinct (parameter, form) that the plans use. */
-static void each_weight(struct program *program,
-                        void (*visit)(struct program *program, struct parameter *parameter,
-                                      enum weight_form form, void *context),
-                        void *context)
-{
-    for (int t = 0; t < program->tape_count; t++) {
-        const struct tape *tape = program->tapes[t];
-        for (int n = 0; n < tape->plan.node_count; n++) {
-            const struct node *node = &tape->plan.nodes[n];
-            bool convolution = node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
-            for (int i = 0; i < op_inputs(node->op); i++) {
-                if (node->input[i] < 0)
-                    continue;
-                const struct value_info *info = &tape->values[node->input[i]];
-                if (info->kind == VALUE_PARAMETER)
-                    visit(program, info->parameter,
-                          convolution && i == 1 ? node->attributes.conv2d.form : WEIGHT_PLAIN,
-                          context);
-            }
-        }
-    }
-}
-
-struct weight_list {
-    struct {
-        const struct parameter *parameter;
-        enum weight_form form;
-    } * items;
-    int count, capacity;
-    size_t bytes;
-    bool failed;
-};
-
-static void count_weight(struct program *program, struct parameter *parameter,
-                         enum weight_form form, void *context)
-{
-    struct weight_list *list = context;
-    for (int i = 0; i < list->count; i++)
-        if (list->items[i].parameter == parameter && list->items[i].form == form)
-            return;
-    if (!array_grow(&list->items, &list->capacity, list->count, sizeof *list->items)) {
-        list->failed = true;
-        return;
-    }
-    list->items[list->count].parameter = parameter;
-    list->items[list->count++].form = form;
-    list->bytes += parameter_form_bytes(parameter, program->kernels, program->real, form);
-}
 
 static void place_slots(struct program *program)
 {
@@ -265,48 +217,90 @@ static int plan_tapes(struct program *program, size_t limit, struct status *stat
     return status->code;
 }
 
+static size_t planned_bytes(const struct program *program)
+{
+    return program->weights_bytes + program->pinned_bytes + program->region_bytes;
+}
+
+/* Offloads as few weights as let the program fit, or all that may be. */
+static int offload_within(struct program *program, size_t limit, struct status *status)
+{
+    while (planned_bytes(program) > limit &&
+           weights_offload(program, planned_bytes(program) - limit))
+        if (plan_tapes(program, 0, status))
+            break;
+    return status->code;
+}
+
+static int recompute_within(struct program *program, size_t limit, struct status *status)
+{
+    size_t fixed = program->weights_bytes + program->pinned_bytes;
+    return plan_tapes(program, limit > fixed ? limit - fixed : 1, status);
+}
+
+/* Plans with each weight's fast or smaller form; where that is too much, offloads, then
+ * recomputes. */
+static int plan_forms(struct program *program, bool small_weights, size_t limit,
+                      struct status *status)
+{
+    program->small_weights = small_weights;
+    weights_keep_all(program);
+    if (plan_tapes(program, 0, status) || weights_list(program, status))
+        return status->code;
+    if (program->kernels->separate_memory && offload_within(program, limit, status))
+        return status->code;
+    return planned_bytes(program) > limit ? recompute_within(program, limit, status) : status->code;
+}
+
 int program_plan(struct program *program, size_t memory_limit_bytes, struct status *status)
 {
+    size_t limit = memory_limit_bytes ? memory_limit_bytes : (size_t)-1;
     if (program->failed)
         return status_set(status, STATUS_FAILURE, "out of memory recording the program");
     place_slots(program);
-    if (plan_tapes(program, 0, status))
+    if (plan_forms(program, false, limit, status))
         return status->code;
-    struct weight_list weights = {0};
-    each_weight(program, count_weight, &weights);
-    program->weights_bytes = weights.bytes;
-    free(weights.items);
-    if (weights.failed)
-        return status_set(status, STATUS_FAILURE, "out of memory planning the weights");
-    if (!memory_limit_bytes)
+    if (planned_bytes(program) > limit && program->kernels->smaller_form &&
+        plan_forms(program, true, limit, status))
         return status->code;
-    size_t fixed = program->weights_bytes + program->pinned_bytes;
-    size_t left = memory_limit_bytes > fixed ? memory_limit_bytes - fixed : 1;
-    if (program->region_bytes > left && plan_tapes(program, left, status))
-        return status->code;
-    if (fixed + program->region_bytes > memory_limit_bytes)
+    if (planned_bytes(program) > limit)
         return status_set(status, STATUS_BAD_INPUT,
                           "--memory-limit %zu bytes is too little: the least that fits is %zu "
                           "(weights %zu, state %zu, activations and workspace %zu)",
-                          memory_limit_bytes, fixed + program->region_bytes, program->weights_bytes,
+                          limit, planned_bytes(program), program->weights_bytes,
                           program->pinned_bytes, program->region_bytes);
     return status->code;
+}
+
+void program_expect(struct tape *tape, int64_t replays)
+{
+    tape->expected_replays = replays;
+}
+
+struct tape_uploads program_uploads(const struct tape *tape)
+{
+    return (struct tape_uploads){tape->plan.upload_bytes, tape->expected_replays};
 }
 
 void program_memory(const struct program *program, struct memory_report *report)
 {
     memset(report, 0, sizeof *report);
+    report->small_weights = program->small_weights;
     report->weights_bytes = program->weights_bytes;
     report->pinned_bytes = program->pinned_bytes;
-    report->total_bytes = program->weights_bytes + program->pinned_bytes + program->region_bytes;
+    report->offloaded_bytes = program->offloaded_bytes;
+    report->total_bytes = planned_bytes(program);
     if (!program->tape_count)
         return;
     const struct plan *plan = &program->tapes[program->largest]->plan;
     report->activations_bytes = plan->region_without_workspace;
     report->workspace_bytes = plan->region_bytes - plan->region_without_workspace;
     report->peak_live_bytes = plan->peak_live_bytes;
-    for (int t = 0; t < program->tape_count; t++)
-        report->recomputed_nodes += program->tapes[t]->plan.recomputed;
+    for (int t = 0; t < program->tape_count; t++) {
+        const struct tape *tape = program->tapes[t];
+        report->recomputed_nodes += tape->plan.recomputed;
+        report->upload_bytes += (double)tape->plan.upload_bytes * (double)tape->expected_replays;
+    }
 }
 
 void program_print_plan(const struct program *program, FILE *file)
@@ -396,12 +390,6 @@ static const void *read_slot(const struct program *program, int slot)
 
 /* Prepare */
 
-static void pack_weight(struct program *program, struct parameter *parameter, enum weight_form form,
-                        void *context)
-{
-    parameter_pack(parameter, program->kernels, program->real, form, program->threads, context);
-}
-
 static int allocate_arena(struct program *program, struct status *status)
 {
     struct device *device = program->kernels->device;
@@ -419,28 +407,15 @@ static int allocate_arena(struct program *program, struct status *status)
     return status->code;
 }
 
-/* Bodies become part of their loops' graphs. */
-static bool is_body(const struct program *program, const struct tape *tape)
-{
-    for (int t = 0; t < program->tape_count; t++)
-        for (int n = 0; n < program->tapes[t]->node_count; n++)
-            if (program->tapes[t]->nodes[n].body == tape)
-                return true;
-    return false;
-}
-
 int program_prepare(struct program *program, struct status *status)
 {
-    struct status pack_status = {0};
-    each_weight(program, pack_weight, &pack_status);
-    if (!status_ok(&pack_status))
-        return status_set(status, pack_status.code, "%s", pack_status.message);
-    if (allocate_arena(program, status) != STATUS_OK)
+    if (weights_pack(program, status) != STATUS_OK || allocate_arena(program, status) != STATUS_OK)
         return status->code;
     for (int i = 0; i < program->slot_count; i++)
         if (program->slots[i].initial)
             copy_in(program, i, program->slots[i].initial);
     struct device *device = program->kernels->device;
+    /* bodies become part of their loops' graphs */
     for (int t = 0; device && device->loops && t < program->tape_count; t++)
         if (!is_body(program, program->tapes[t]) &&
             graph_record(program->tapes[t], status) != STATUS_OK)

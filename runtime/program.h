@@ -6,8 +6,14 @@
  *
  * The arena holds the pinned state and constants, then one region that every tape reuses: as large
  * as the largest tape's plan. Values get offsets by best fit over their lifetimes; an output may
- * take its dying input's place where the kernel allows. Under a memory limit a tape that has a
- * backward part recomputes forward segments until it fits. */
+ * take its dying input's place where the kernel allows.
+ *
+ * Under a memory limit a program on a device first offloads weights that no loop needs, those first
+ * that cost the least copying: they stay in pinned host memory, and each convolution that needs one
+ * finds it in the shared region, where it was uploaded just before. Then, as always on the CPU, a
+ * tape that has a backward part recomputes forward segments until it fits. Neither changes a byte of
+ * a result. Where that is not enough, and the kernels have them, convolutions take smaller forms of
+ * their weights, which round otherwise. */
 #ifndef RUNTIME_PROGRAM_H
 #define RUNTIME_PROGRAM_H
 
@@ -17,13 +23,16 @@
 #include <stdio.h>
 
 struct memory_report {
-    size_t weights_bytes;     /* packed parameters */
+    size_t weights_bytes;     /* packed parameters, without those offloaded */
+    size_t offloaded_bytes;   /* of weights in pinned host memory; not part of the total */
     size_t pinned_bytes;      /* state and constants */
     size_t activations_bytes; /* the largest tape, its workspaces left out */
     size_t workspace_bytes;   /* what that tape's kernels add to it */
     size_t total_bytes;
     size_t peak_live_bytes; /* of the largest tape: no plan can be smaller */
     int recomputed_nodes;
+    double upload_bytes; /* of offloaded weights, by all expected replays */
+    bool small_weights; /* convolutions take their weight's smaller form */
 };
 
 /* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do
@@ -59,9 +68,18 @@ int program_constant_i32(struct program *program, const char *name, const int64_
 struct tape *program_tape(struct program *program, const char *name);
 const char *tape_name(const struct tape *tape);
 
+/* How often a whole run replays this tape, at most; 1 where it is not said. Before program_plan,
+ * which offloads the weights of rare tapes first. */
+void program_expect(struct tape *tape, int64_t replays);
 /* memory_limit_bytes 0: none. Fails with STATUS_BAD_INPUT, naming the least that fits. */
 int program_plan(struct program *program, size_t memory_limit_bytes, struct status *status);
 void program_memory(const struct program *program, struct memory_report *report);
+/* The bytes that a replay of the tape uploads, and how many replays are expected. */
+struct tape_uploads {
+    size_t bytes;
+    int64_t replays;
+};
+struct tape_uploads program_uploads(const struct tape *tape);
 void program_print_plan(const struct program *program, FILE *file); /* each tape, largest values */
 /* Bytes that every value of a tape occupies, for tests of the planner: calls visit with lifetime
  * [first, last] (positions in the replay order), offset and bytes in the arena's shared region. */

@@ -421,7 +421,7 @@ void tape_while(struct tape *tape, struct tape *body, int64_t limit)
     node.body = body;
     node.limit = limit;
     node.loop_slot = -1;
-    if (tape->program->kernels->device)
+    if (tape->program->kernels->separate_memory)
         node.loop_slot =
             program_state(tape->program, "loop", TYPE_I32, (const int64_t[4]){1, 1, 1, 2});
     bool earlier = false;

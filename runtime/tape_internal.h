@@ -14,6 +14,7 @@ struct value_info {
     int64_t shape[4];
     int slot;                    /* VALUE_STATE */
     struct parameter *parameter; /* VALUE_PARAMETER */
+    unsigned offloaded; /* bit f: its form f stays in host memory and is uploaded for each use */
 };
 
 struct node {
@@ -63,11 +64,13 @@ struct plan {
     int node_count;
     int *value_block; /* per value: index of its block, or -1 */
     int *node_block;  /* per node: workspace (a loop's region), or -1 */
+    int *node_weight; /* per node: its offloaded weight, or -1 */
     struct block *blocks;
     int block_count;
     size_t region_bytes;             /* all of it */
     size_t region_without_workspace; /* values alone */
     size_t peak_live_bytes;
+    size_t upload_bytes; /* of offloaded weights, by one replay */
     int recomputed;
 };
 
@@ -86,6 +89,7 @@ struct tape {
     int label_count, label_capacity;
     struct plan plan;
     int64_t iterations; /* of the last loop over this body */
+    int64_t expected_replays;
     struct device_graph *graph; /* the whole tape; NULL: not recorded */
 };
 
@@ -95,6 +99,16 @@ struct slot {
     int64_t shape[4];
     void *initial; /* constants */
     size_t bytes, offset;
+};
+
+/* A parameter in one of its packed forms. */
+struct weight {
+    struct parameter *parameter;
+    enum weight_form form;
+    size_t bytes;
+    bool stays; /* a loop needs it, or a node that is no convolution */
+    bool offloaded;
+    int64_t uploads; /* in a whole run, were it offloaded */
 };
 
 struct profile_row {
@@ -111,13 +125,17 @@ struct program {
     int slot_count, slot_capacity;
     struct tape **tapes;
     int tape_count, tape_capacity;
-    size_t pinned_bytes, weights_bytes, region_bytes;
-    int largest; /* the tape whose region is region_bytes */
-    unsigned char *arena; /* in the device's memory where there is one */
+    struct weight *weights;
+    int weight_count, weight_capacity;
+    size_t pinned_bytes, region_bytes;
+    size_t weights_bytes, offloaded_bytes; /* on the device, or where it is the host; not on it */
+    bool small_weights;                    /* convolutions take their weight's smaller form */
+    int largest;                           /* the tape whose region is region_bytes */
+    unsigned char *arena;                  /* in the device's memory where there is one */
     size_t arena_bytes;
     unsigned char *staging; /* the largest slot on its way to or from a device; else NULL */
     int watched_slot;       /* -1: none */
-    bool failed; /* no memory while declaring */
+    bool failed;            /* no memory while declaring */
     bool profiling;
     struct profile_row *profile;
     int profile_count, profile_capacity;
@@ -127,6 +145,10 @@ struct program {
 value tape_append(struct tape *tape, struct node *node);
 value tape_add_value(struct tape *tape, const struct value_info *info);
 value tape_one(struct tape *tape); /* a constant */
+static inline bool is_convolution(const struct node *node)
+{
+    return node->op == KERNEL_conv2d || node->op == KERNEL_conv2d_backward_data;
+}
 struct node node_of(int op, value a, value b, value c, value d, value e);
 
 /* Describes a node's operands for its kernel; base: where the tape's region begins (NULL while
@@ -140,6 +162,20 @@ struct kernel_call node_call(const struct tape *tape, const struct node *node, i
 void *value_data(const struct tape *tape, value v, unsigned char *base, enum weight_form form);
 /* Where the body of loop node n has its region, given its tape's. */
 unsigned char *loop_base(const struct tape *tape, int n, unsigned char *base);
+
+/* weights.c: forgets what an earlier plan offloaded, before the tapes are planned anew. */
+void weights_keep_all(struct program *program);
+/* Lists what the planned tapes use; for a device in the order in which they may be offloaded. */
+int weights_list(struct program *program, struct status *status);
+/* Offloads that many bytes more, or all that may be; false where there is nothing left. */
+bool weights_offload(struct program *program, size_t bytes);
+int weights_pack(struct program *program, struct status *status);
+/* The bytes of a node's offloaded weight; 0: it has none. */
+size_t offloaded_bytes(const struct tape *tape, const struct node *node);
+/* Puts the upload of node n's offloaded weight, if it has one, on the device's stream. */
+bool weight_upload(const struct tape *tape, int n, unsigned char *base);
+/* Whether the tape is the body of a loop. */
+bool is_body(const struct program *program, const struct tape *tape);
 
 /* graph.c, for a program whose device has loops: records a tape as one graph; replays it, showing
  * the hooks how its loops go on. */

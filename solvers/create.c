@@ -121,8 +121,12 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
         return status->code;
     solver_declare_state(solver);
     solver_record(solver);
+    solver_expect_replays(solver);
     if (solver->forward_operator)
         program_watch(solver->program, solver->slot.loss);
+    if (prepare && settings->tuning_path &&
+        program_tune(solver->program, settings->tuning_path, &solver->tuning, status) != STATUS_OK)
+        return status->code;
     if (program_plan(solver->program, settings->memory_limit_bytes, status) != STATUS_OK)
         return status->code;
     return prepare ? program_prepare(solver->program, status) : STATUS_OK;

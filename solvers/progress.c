@@ -42,6 +42,36 @@ void run_count_work(struct run *run)
     run->left[WORK_LATENT] += solver->latent.limit + 1;
 }
 
+static int64_t count_pixel_stages(const struct resample_solver *solver)
+{
+    int64_t stages = 0;
+    for (int j = 0; j < solver->ddim.length; j++)
+        stages += solver_resamples(solver, j) && solver_over_pixels(solver, j);
+    return stages;
+}
+
+void solver_expect_replays(struct resample_solver *solver)
+{
+    const struct solver_tapes *tape = &solver->tape;
+    struct run run = {.solver = solver};
+    if (!solver->forward_operator) {
+        program_expect(tape->ddim, solver->ddim.length);
+        return;
+    }
+    run_count_work(&run);
+    if (solver->settings.preset == PRESET_FAST) {
+        program_expect(solver->fast.denoise, run.left[WORK_UNET]);
+        program_expect(solver->fast.encode_change, solver->settings.levels);
+        program_expect(solver->fast.decode_continuous, solver->settings.levels + 1);
+        return;
+    }
+    program_expect(tape->ddim, run.left[WORK_UNET]);
+    if (tape->guided)
+        program_expect(tape->guided, run.left[WORK_GUIDED]);
+    program_expect(tape->encode, count_pixel_stages(solver));
+    program_expect(tape->decode, count_pixel_stages(solver) + 1);
+}
+
 void run_book(struct run *run, enum work work, int64_t units, double since)
 {
     run->left[work] -= units;

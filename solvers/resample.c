@@ -32,6 +32,21 @@ void resample_memory(const struct resample_solver *solver, struct memory_report 
     program_memory(solver->program, report);
 }
 
+struct tuning resample_tuning(const struct resample_solver *solver)
+{
+    return solver->tuning;
+}
+
+struct tape_uploads resample_unet_uploads(const struct resample_solver *solver)
+{
+    if (solver->settings.preset == PRESET_FAST)
+        return program_uploads(solver->fast.denoise);
+    struct tape_uploads uploads = program_uploads(solver->tape.ddim);
+    if (solver->tape.guided)
+        uploads.replays += program_uploads(solver->tape.guided).replays;
+    return uploads;
+}
+
 static int main_step(struct run *run)
 {
     struct resample_solver *solver = run->solver;

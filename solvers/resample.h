@@ -8,6 +8,7 @@
 
 #include "model/model.h"
 #include "operators/operator.h"
+#include "runtime/tune.h"
 
 enum resample_preset { PRESET_OFFICIAL, PRESET_PAPER, PRESET_FAST };
 
@@ -32,6 +33,7 @@ struct resample_settings {
     int threads;
     size_t memory_limit_bytes; /* 0: none */
     const struct kernels *kernels;
+    const char *tuning_path; /* program_tune's file; NULL: convolutions in the kernels' own choice */
 };
 
 /* One line of trace.jsonl: a main step (j = -1: the final optimisation). */
@@ -83,6 +85,11 @@ struct resample_solver *resample_create(struct model *model, const struct operat
                                         const struct resample_settings * settings, bool prepare,
                                         struct status *status);
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
+/* What choosing the convolutions' ways took; all zero without settings.tuning_path. */
+struct tuning resample_tuning(const struct resample_solver *solver);
+/* The bytes that an evaluation of the UNet uploads under a memory limit, and at most how many of them
+ * a run makes. */
+struct tape_uploads resample_unet_uploads(const struct resample_solver *solver);
 /* How many latent-shaped draws a run takes from settings.noise. */
 int64_t resample_draws(const struct resample_solver *solver);
 /* Seconds of one decoder pass (forward + VJP), of one UNet pass, and the estimate for a whole run

@@ -88,6 +88,7 @@ struct resample_solver {
     int split; /* a third of the steps: none of the first third resamples, the last works on latents
                 */
     struct program *program;
+    struct tuning tuning;
     struct solver_slots slot;
     struct solver_tapes tape;
     struct fast_tapes fast;
@@ -191,6 +192,9 @@ int run_minimise(struct run *run, struct minimiser *minimiser, const char *stage
 /* progress.c */
 double clock_seconds(void);
 void run_count_work(struct run *run);
+/* Tells the program how often a run replays the tapes that hold a network outside the loops, at
+ * most. */
+void solver_expect_replays(struct resample_solver *solver);
 /* Books `units` of work that took until now since `since`. */
 void run_book(struct run *run, enum work work, int64_t units, double since);
 /* Upper bound of the time left, NaN while unknown. */

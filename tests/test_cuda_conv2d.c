@@ -26,11 +26,11 @@ struct shape {
     int splits;
 };
 
-#define SAME(size)     size, size, 1, size / 2, size / 2, size / 2, size / 2, 1, WEIGHT_TAPS
-#define UPSAMPLED      3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS_MERGED
-#define DOWN           3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS
-#define DOWN_SYMMETRIC 3, 3, 2, 1, 1, 1, 1, 1, WEIGHT_TAPS
-#define WINDOW(h, w)   h, w, 1, h / 2, w / 2, h / 2, w / 2, 1, WEIGHT_TAPS
+#define SAME(size)     size, size, 1, size / 2, size / 2, size / 2, size / 2, 1, WEIGHT_TAPS, 0
+#define UPSAMPLED      3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS_MERGED, 0
+#define DOWN           3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS, 0
+#define DOWN_SYMMETRIC 3, 3, 2, 1, 1, 1, 1, 1, WEIGHT_TAPS, 0
+#define WINDOW(h, w)   h, w, 1, h / 2, w / 2, h / 2, w / 2, 1, WEIGHT_TAPS, 0
 
 static const struct shape shapes[] = {
     {1, 9, 7, 20, 24, {SAME(3)}, true, true, false, SMALL, 1},
@@ -43,7 +43,7 @@ static const struct shape shapes[] = {
     {1, 6, 5, 24, 40, {UPSAMPLED}, true, true, false, SMALL, 1},
     {2, 4, 3, 32, 33, {UPSAMPLED}, true, false, false, PLAIN, 0},
     {2, 5, 4, 20, 70, {UPSAMPLED}, true, true, true, DEFAULT, 0},
-    {1, 4, 5, 24, 40, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS}, true, true, false, SMALL, 1},
+    {1, 4, 5, 24, 40, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0}, true, true, false, SMALL, 1},
     {1, 10, 9, 24, 33, {DOWN}, true, false, false, SMALL, 1},
     {2, 12, 8, 36, 40, {DOWN}, true, true, false, LARGE, 1},
     {1, 9, 11, 20, 35, {DOWN_SYMMETRIC}, true, true, true, NARROW, 2},
@@ -53,8 +53,8 @@ static const struct shape shapes[] = {
     {1, 4, 4, 300, 64, {SAME(1)}, false, true, false, DEFAULT, 0},
     {1, 9, 5, 12, 7, {WINDOW(1, 5)}, false, false, false, NARROW, 1},
     {1, 6, 9, 7, 12, {WINDOW(7, 3)}, true, false, false, SMALL, 3},
-    {1, 7, 6, 8, 9, {1, 1, 2, 0, 0, 0, 0, 1, WEIGHT_TAPS}, true, false, false, SMALL, 1},
-    {1, 5, 6, 16, 20, {3, 3, 2, 1, 1, 1, 1, 2, WEIGHT_TAPS}, true, false, false, SMALL, 1},
+    {1, 7, 6, 8, 9, {1, 1, 2, 0, 0, 0, 0, 1, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
+    {1, 5, 6, 16, 20, {3, 3, 2, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
 };
 enum { SHAPE_COUNT = sizeof shapes / sizeof *shapes };
 
@@ -325,8 +325,8 @@ static void operands_round_as_they_should(void **state)
 static void upsampled_taps_are_merged(void **state)
 {
     (void)state;
-    const struct conv2d_attributes upsampled = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN};
-    const struct conv2d_attributes plain = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
+    const struct conv2d_attributes upsampled = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN, 0};
+    const struct conv2d_attributes plain = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
     const int64_t x[] = {1, 64, 64, 32}, y[] = {1, 128, 128, 32}, small[] = {1, 64, 64, 32};
     for (int backward = 0; backward < 2; backward++) {
         assert_int_equal(cuda_conv2d_form(&upsampled, x, y, backward), WEIGHT_TAPS_MERGED);

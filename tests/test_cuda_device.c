@@ -1,9 +1,12 @@
 /* The CUDA device behind the runtime on the emulator's fake run-time: loops, exits and their counts
- * as on the CPU, by graphs and from the host; what a host that looks on sees, stops and is told. */
+ * as on the CPU, by graphs and from the host; what a host that looks on sees, stops and is told;
+ * weights that stay in host memory. */
 #include "runtime/backend.h"
 #include "runtime/device.h"
 #include "runtime/program.h"
 #include "tests/simt/report.h"
+#include "tests/support/solve.h"
+#include "tests/support/weighted.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -290,6 +293,92 @@ static void test_host_is_not_asked(void **state)
     cuda_backend_close(&backend);
 }
 
+/* ---- weights that stay in host memory ---- */
+
+struct weighted_result {
+    float x[WEIGHTED_ELEMENTS], gradient[WEIGHTED_ELEMENTS];
+    struct memory_report memory;
+};
+
+/* Two runs, the second over a dirty arena. */
+static struct weighted_result run_weighted(const struct kernels *kernels, size_t limit)
+{
+    struct weighted w;
+    struct weighted_result result;
+    struct status status = {0};
+    weighted_record(&w, kernels);
+    program_plan(w.program, limit, &status);
+    program_prepare(w.program, &status);
+    simt_forget_calls();
+    for (int i = 0; i < 2; i++)
+        weighted_run(&w, result.x, result.gradient, &status);
+    if (!status_ok(&status))
+        fail_msg("%s", status.message);
+    program_memory(w.program, &result.memory);
+    weighted_free(&w);
+    return result;
+}
+
+/* Three weights are uploaded in each run, beside the host's own writes and reads, and no copy is in
+ * the loop. */
+static void check_uploads(bool loops, uint64_t copies_without)
+{
+    const struct simt_calls *calls = simt_host_calls();
+    assert_int_equal(loops ? calls->graph_copies : calls->copies - copies_without, 2 * 3);
+    assert_int_equal(calls->in_loops.graph_copies, 0);
+    assert_int_equal(calls->in_loops.copies, 0);
+    assert_int_equal(calls->allocations, 0);
+}
+
+static size_t least_of_weighted(const struct kernels *kernels)
+{
+    struct weighted w;
+    struct status status = {0};
+    weighted_record(&w, kernels);
+    assert_int_equal(program_plan(w.program, 1, &status), STATUS_BAD_INPUT);
+    weighted_free(&w);
+    return strtoull(strstr(status.message, "fits is ") + strlen("fits is "), NULL, 10);
+}
+
+static void test_offloaded_weights(void **state)
+{
+    (void)state;
+    struct weighted_result plain = run_weighted(kernels_plain_f32(), 0);
+    for (int loops = 0; loops < 2; loops++) {
+        struct cuda_backend backend = open_backend(loops);
+        struct weighted_result full = run_weighted(&backend.kernels, 0);
+        uint64_t copies = emulated() ? simt_host_calls()->copies : 0;
+        struct weighted_result least =
+            run_weighted(&backend.kernels, least_of_weighted(&backend.kernels));
+        assert_true(full.memory.offloaded_bytes == 0 && least.memory.offloaded_bytes > 0);
+        assert_memory_equal(least.x, full.x, sizeof full.x);
+        assert_memory_equal(least.gradient, full.gradient, sizeof full.gradient);
+        assert_true(relative_error(least.x, plain.x, WEIGHTED_ELEMENTS) < 1e-5);
+        if (emulated())
+            check_uploads(loops, copies);
+        assert_int_equal(simt_errors()->count, 0);
+        cuda_backend_close(&backend);
+    }
+}
+
+static void test_no_pinned_memory(void **state)
+{
+    (void)state;
+    if (!emulated())
+        skip(); /* there is some */
+    struct cuda_backend backend = open_backend(true);
+    struct weighted w;
+    struct status status = {0};
+    weighted_record(&w, &backend.kernels);
+    program_plan(w.program, least_of_weighted(&backend.kernels), &status);
+    setenv("SIMT_PINNED_BYTES", "4096", 1);
+    assert_int_equal(program_prepare(w.program, &status), STATUS_FAILURE);
+    unsetenv("SIMT_PINNED_BYTES");
+    assert_non_null(strstr(status.message, "out of pinned host memory"));
+    weighted_free(&w);
+    cuda_backend_close(&backend);
+}
+
 /* ---- no card, no memory ---- */
 
 static void test_no_card(void **state)
@@ -329,11 +418,18 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_counts),    cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_alone),     cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_stop),      cmocka_unit_test(test_cancelled),
-        cmocka_unit_test(test_explained), cmocka_unit_test(test_no_card),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_host_is_not_asked),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_alone),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_explained),
+        cmocka_unit_test(test_no_card),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_host_is_not_asked),
+        cmocka_unit_test(test_offloaded_weights),
+        cmocka_unit_test(test_no_pinned_memory),
     };
     return cmocka_run_group_tests_name("cuda_device", tests, NULL, NULL);
 }

@@ -120,7 +120,27 @@ static void check_calls(const struct resample_result *result)
     assert_int_equal(calls->in_loops.synchronisations, 0);
 }
 
-static void compare(enum resample_preset preset)
+/* The same bytes in half the memory, with weights in the host's: none is copied inside a loop. */
+static void check_memory_limit(const struct resample_settings *settings,
+                               const struct resample_result *full)
+{
+    struct status status = {0};
+    struct resample_settings limited = *settings;
+    limited.memory_limit_bytes = full->memory.total_bytes / 2;
+    struct resample_result result = solve(&limited, &status);
+    assert_status_ok(&status);
+    assert_true(result.memory.total_bytes <= limited.memory_limit_bytes);
+    assert_true(result.memory.offloaded_bytes > 0 && full->memory.offloaded_bytes == 0);
+    assert_memory_equal(result.image, full->image, 3 * SIZE * SIZE * sizeof *result.image);
+    if (simt_host_calls()) {
+        check_calls(&result);
+        assert_true(simt_host_calls()->graph_copies > 0);
+        assert_int_equal(simt_host_calls()->in_loops.graph_copies, 0);
+    }
+    resample_result_free(&result);
+}
+
+static void compare(enum resample_preset preset, bool under_limit)
 {
     struct status status = {0};
     struct resample_settings settings = micro_settings(preset);
@@ -134,6 +154,8 @@ static void compare(enum resample_preset preset)
     if (simt_host_calls())
         check_calls(&cuda);
     expect_close(&cuda, &cpu);
+    if (under_limit)
+        check_memory_limit(&settings, &cuda);
     resample_result_free(&cpu);
     resample_result_free(&cuda);
     cuda_backend_close(&backend);
@@ -142,7 +164,7 @@ static void compare(enum resample_preset preset)
 static void test_official(void **state)
 {
     (void)state;
-    compare(PRESET_OFFICIAL);
+    compare(PRESET_OFFICIAL, false);
 }
 
 static void test_paper(void **state)
@@ -150,7 +172,7 @@ static void test_paper(void **state)
     (void)state;
     if (!WHOLE)
         skip();
-    compare(PRESET_PAPER);
+    compare(PRESET_PAPER, true);
 }
 
 static void test_fast(void **state)
@@ -158,7 +180,7 @@ static void test_fast(void **state)
     (void)state;
     if (!WHOLE)
         skip();
-    compare(PRESET_FAST);
+    compare(PRESET_FAST, false);
 }
 
 /* ---- the command line ---- */
@@ -175,7 +197,7 @@ static void compare_pictures(const char *folder, const char *a, const char *b)
 #define MICRO                                                                                      \
     "solve --model tests/data/tiny --task_config tests/data/steps/gaussian_deblur.yaml "           \
     "--input @/truth.npy --preset paper --ddim_steps 2 --resample-every 1 --pixel-iterations 1 "   \
-    "--latent-iterations 1 --seed 3 "
+    "--latent-iterations 1 --seed 3 --conv ours "
 
 static void test_command_line(void **state)
 {
@@ -199,6 +221,49 @@ static void test_command_line(void **state)
     cli_ok(folder, "memory --model tests/data/tiny --device cuda --task_config "
                    "tests/data/steps/gaussian_deblur.yaml");
     unsetenv("SIMT_CARDS");
+    unsetenv("RESAMPLE");
+}
+
+static double number(const cJSON *json, const char *name)
+{
+    const cJSON *item = cJSON_GetObjectItem(json, name);
+    assert_true(cJSON_IsNumber(item));
+    return item->valuedouble;
+}
+
+#define PLAN                                                                                       \
+    "memory --model tests/data/tiny --device cuda --task_config "                                  \
+    "tests/data/steps/gaussian_deblur.yaml --preset official --size 32 "
+
+static void test_memory_limit(void **state)
+{
+    const char *folder = *state;
+    if (access(BUILD "/tests/resample-emulated", X_OK) != 0)
+        skip(); /* on a card */
+    setenv("RESAMPLE", BUILD "/tests/resample-emulated", 1);
+    cli_ok(folder, PLAN "--json");
+    cJSON *full = cli_json(folder, "stdout");
+    double limit = number(full, "total_bytes") / 2;
+    assert_true(number(full, "offloaded_bytes") == 0 && number(full, "upload_bytes") == 0);
+    cli_ok(folder, PLAN "--json --memory-limit %.0f", limit);
+    cJSON *half = cli_json(folder, "stdout");
+    double unet = number(half, "unet_upload_bytes"), evaluations = number(half, "unet_evaluations");
+    assert_true(number(half, "total_bytes") <= limit);
+    assert_true(unet > 0 && unet <= number(half, "offloaded_bytes"));
+    /* 500 steps, and 5 ahead of each of the 33 that resample */
+    assert_true(evaluations == 500 + 5 * 33);
+    assert_true(number(half, "upload_bytes") >= unet * evaluations);
+    assert_true(number(half, "predicted_upload_seconds") ==
+                number(half, "upload_bytes") / number(half, "assumed_upload_bytes_per_second"));
+    cli_ok(folder, PLAN "--memory-limit %.0f", limit);
+    char *said = cli_text(folder, "stdout");
+    assert_non_null(strstr(said, "offloaded"));
+    assert_non_null(strstr(said, "(665 at most)"));
+    assert_non_null(strstr(said, "prediction"));
+    free(said);
+    cli_bad(folder, "the least that fits is", PLAN "--memory-limit 1K");
+    cJSON_Delete(full);
+    cJSON_Delete(half);
     unsetenv("RESAMPLE");
 }
 
@@ -246,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_paper),
         cmocka_unit_test(test_fast),
         cmocka_unit_test_setup_teardown(test_command_line, cli_setup, cli_teardown),
+        cmocka_unit_test_setup_teardown(test_memory_limit, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_library, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_gpu_check_wants_a_card, cli_setup, cli_teardown),
     };

@@ -123,7 +123,7 @@ static value sum_spatial(struct tape *tape, value x)
 
 static value join_conv2d(struct fixture *f, value x)
 {
-    const struct conv2d_attributes a = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN};
+    const struct conv2d_attributes a = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
     int64_t c = tape_shape(f->tape, x)[3];
     return tape_conv2d(f->tape, tape_silu(f->tape, x), weight(f, c, c, 3, 3), weight(f, 1, 1, 1, c),
                        x, &a);

@@ -1,8 +1,9 @@
 /* The memory plan: on random graphs no two values that live at once share memory, every value keeps
  * what was written to it, and the region stays close to what must be alive; recomputation under a
- * limit and loops give the same bytes. */
+ * limit and loops give the same bytes; which weights a device offloads, and for what limit. */
 #include "runtime/tape_internal.h"
 #include "tests/support/random.h"
+#include "tests/support/weighted.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -206,6 +207,74 @@ static size_t least_bytes(struct program *program)
     return strtoull(strstr(status.message, "fits is ") + 8, NULL, 10);
 }
 
+enum { LAYER_CHANNELS = 96, LAYER_SIDE = 32, LAYERS = 3 };
+
+static void read_layer(const struct parameter *parameter, float *values)
+{
+    uint64_t random = 5;
+    int64_t count = LAYER_CHANNELS * LAYER_CHANNELS * 9;
+    for (int64_t i = 0; i < count; i++)
+        values[i] = (float)(random_uniform(&random) * *(const double *)parameter->source);
+}
+
+/* Three convolutions and their gradient by the fast kernels, whose weights dominate. */
+static float *run_layers(size_t limit, struct memory_report *report)
+{
+    const int64_t shape[4] = {1, LAYER_SIDE, LAYER_SIDE, LAYER_CHANNELS};
+    const double scale = 0.1;
+    const struct conv2d_attributes attributes = {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0};
+    struct parameter layers[LAYERS];
+    struct status status = {0};
+    struct program *program = program_create(kernels_cpu(), TYPE_F32, 2);
+    struct tape *tape = program_tape(program, "layers");
+    int x_slot = program_state(program, "x", TYPE_F32, shape);
+    value x = tape_state(tape, x_slot), y = x;
+    memset(layers, 0, sizeof layers);
+    for (int i = 0; i < LAYERS; i++) {
+        const int64_t weight[4] = {LAYER_CHANNELS, LAYER_CHANNELS, 3, 3};
+        memcpy(layers[i].shape, weight, sizeof weight);
+        layers[i].read = read_layer;
+        layers[i].source = &scale;
+        y = tape_conv2d(tape, tape_silu(tape, y), tape_parameter(tape, &layers[i]), NO_VALUE,
+                        NO_VALUE, &attributes);
+    }
+    tape_assign(tape, x, tape_gradient(tape, tape_l2_norm(tape, y), x));
+    float *values = malloc(LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS * sizeof *values);
+    uint64_t random = 9;
+    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++)
+        values[i] = (float)random_uniform(&random);
+    if (program_plan(program, limit, &status) || program_prepare(program, &status))
+        fail_msg("%s", status.message);
+    program_memory(program, report);
+    program_write(program, x_slot, values);
+    program_run(program, tape, NULL, &status);
+    program_read(program, x_slot, values);
+    program_free(program);
+    for (int i = 0; i < LAYERS; i++)
+        parameter_release(&layers[i]);
+    return values;
+}
+
+static void a_low_limit_takes_smaller_weights(void **state)
+{
+    (void)state;
+    struct memory_report free_report, tight_report;
+    float *reference = run_layers(0, &free_report);
+    size_t limit = free_report.total_bytes - free_report.weights_bytes / 2;
+    float *limited = run_layers(limit, &tight_report);
+    assert_true(!free_report.small_weights && tight_report.small_weights);
+    assert_true(tight_report.total_bytes <= limit);
+    assert_true(tight_report.weights_bytes * 9 == free_report.weights_bytes * 4);
+    double difference = 0, norm = 0;
+    for (int i = 0; i < LAYER_SIDE * LAYER_SIDE * LAYER_CHANNELS; i++) {
+        difference += pow(limited[i] - reference[i], 2);
+        norm += pow(reference[i], 2);
+    }
+    assert_true(norm > 0 && difference > 0 && sqrt(difference / norm) < 1e-5);
+    free(reference);
+    free(limited);
+}
+
 /* What was recomputed for the gradient does not wait for the tangent: it needs one value more, the
  * gradient that it starts from. */
 static void a_tangent_recomputes_anew(void **state)
@@ -260,6 +329,89 @@ static void too_little_memory_names_the_least(void **state)
     struct status again = {0};
     assert_int_equal(program_plan(program, least, &again), STATUS_OK);
     program_free(program);
+}
+
+/* ---- weights that a device offloads ---- */
+
+/* Plans for a device, of which planning needs no more. */
+static struct kernels device_kernels(void)
+{
+    struct kernels kernels = *kernels_plain_f32();
+    kernels.separate_memory = true;
+    return kernels;
+}
+
+static struct memory_report plan_weighted(struct weighted *weighted, size_t limit)
+{
+    struct status status = {0};
+    struct memory_report report;
+    program_plan(weighted->program, limit, &status);
+    if (!status_ok(&status))
+        fail_msg("%s", status.message);
+    check_no_overlap(weighted->program, weighted->start, 0);
+    check_no_overlap(weighted->program, weighted->step, 0);
+    program_memory(weighted->program, &report);
+    assert_true(!limit || report.total_bytes <= limit);
+    return report;
+}
+
+/* The one that is used least goes first; nothing is computed twice before all are gone. */
+static void rarely_used_weights_are_offloaded_first(void **state)
+{
+    (void)state;
+    struct kernels kernels = device_kernels();
+    struct weighted w;
+    weighted_record(&w, &kernels);
+    struct memory_report full = plan_weighted(&w, 0);
+    size_t each = weighted_bytes(&w, WEIGHT_START);
+    assert_true(full.offloaded_bytes == 0 && full.upload_bytes == 0);
+    assert_true(full.weights_bytes == 4 * each + weighted_bytes(&w, WEIGHT_BIAS));
+
+    struct memory_report one = plan_weighted(&w, full.total_bytes - 1);
+    assert_true(one.offloaded_bytes == each && one.recomputed_nodes == 0);
+    assert_true(program_uploads(w.start).bytes == each && program_uploads(w.step).bytes == 0);
+    assert_true(one.upload_bytes == (double)each);
+
+    struct memory_report two = plan_weighted(&w, one.total_bytes - 1);
+    assert_true(two.offloaded_bytes == 2 * each && two.recomputed_nodes == 0);
+    assert_true(program_uploads(w.step).bytes == each);
+    assert_true(two.upload_bytes == (double)((1 + WEIGHTED_STEPS) * each));
+    weighted_free(&w);
+}
+
+/* A loop's weight and a vector stay on the device for any limit, and the least that is named fits.
+ */
+static void a_loop_keeps_its_weights(void **state)
+{
+    (void)state;
+    struct kernels kernels = device_kernels();
+    struct weighted w;
+    weighted_record(&w, &kernels);
+    size_t full = plan_weighted(&w, 0).total_bytes, least = least_bytes(w.program), before = 0;
+    size_t each = weighted_bytes(&w, WEIGHT_LOOPED);
+    for (size_t limit = full; limit > least; limit -= (limit - least + 9) / 10) {
+        struct memory_report report = plan_weighted(&w, limit);
+        assert_true(report.offloaded_bytes >= before);
+        before = report.offloaded_bytes;
+    }
+    struct memory_report report = plan_weighted(&w, least);
+    assert_true(report.offloaded_bytes == 3 * each && report.recomputed_nodes > 0);
+    assert_true(report.weights_bytes == each + weighted_bytes(&w, WEIGHT_BIAS));
+    assert_true(program_uploads(w.body).bytes == 0);
+    assert_true(plan_weighted(&w, 0).offloaded_bytes == 0);
+    weighted_free(&w);
+}
+
+static void the_host_offloads_nothing(void **state)
+{
+    (void)state;
+    struct weighted w;
+    weighted_record(&w, kernels_plain_f32());
+    struct memory_report full = plan_weighted(&w, 0),
+                         least = plan_weighted(&w, least_bytes(w.program));
+    assert_true(least.offloaded_bytes == 0 && least.recomputed_nodes > 0);
+    assert_true(least.weights_bytes == full.weights_bytes);
+    weighted_free(&w);
 }
 
 /* x <- x/2 until |x| < 1e-3: counts iterations, keeps other values over the loop, stops at the
@@ -390,10 +542,14 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_graphs_do_not_overlap),
         cmocka_unit_test(a_limit_recomputes_the_same_bytes),
+        cmocka_unit_test(a_low_limit_takes_smaller_weights),
         cmocka_unit_test(a_tangent_recomputes_anew),
         cmocka_unit_test(random_graphs_recompute_the_same_bytes),
         cmocka_unit_test(too_little_memory_names_the_least),
         cmocka_unit_test(calls_are_visited),
+        cmocka_unit_test(rarely_used_weights_are_offloaded_first),
+        cmocka_unit_test(a_loop_keeps_its_weights),
+        cmocka_unit_test(the_host_offloads_nothing),
         cmocka_unit_test(loops_exit_and_count),
         cmocka_unit_test(shapes_are_checked),
         cmocka_unit_test(a_result_that_is_not_finite_is_named),

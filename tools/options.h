@@ -26,6 +26,7 @@ enum {
 /* Choices, in the order of their words in the option table. */
 enum part { PART_UNET, PART_DECODER, PART_ENCODER };
 enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum conv_choice { CONV_AUTO, CONV_OURS };
 enum precision { PRECISION_F32, PRECISION_BF16 };
 enum file_type { FILE_F16, FILE_F32, FILE_BF16 };
 
@@ -36,7 +37,7 @@ struct arguments {
     const char *model, *ldm_config, *diffusion_config, *task_config;
     const char *input, *measurement, *output, *save_dir, *noise, *cotangent, *gradient;
     const char *model_config;
-    int64_t part, t, preset, ddim_steps, seed, threads, device, precision, memory_limit;
+    int64_t part, t, preset, ddim_steps, seed, threads, device, conv, precision, memory_limit;
     int64_t resample_every, pixel_iterations, latent_iterations, size, count, type;
     int64_t levels, iterations, final_iterations, samples;
     int64_t latent_levels;

@@ -238,6 +238,7 @@ static void add_settings(cJSON *object, const struct session *session,
     add_text(json, "noise", session->arguments->noise);
     cJSON_AddNumberToObject(json, "threads", settings->threads);
     cJSON_AddStringToObject(json, "device", settings->kernels->device ? "cuda" : "cpu");
+    add_text(json, "conv", settings->tuning_path);
     cJSON_AddStringToObject(json, "precision", "f32");
     cJSON_AddNumberToObject(json, "memory_limit_bytes", (double)settings->memory_limit_bytes);
     cJSON_AddBoolToObject(json, "use_ema", session->arguments->use_ema);
@@ -280,6 +281,7 @@ static void add_measures(cJSON *object, const struct resample_result *result)
     cJSON_AddNumberToObject(object, "plan_bytes", (double)result->memory.total_bytes);
     cJSON *plan = cJSON_AddObjectToObject(object, "plan");
     cJSON_AddNumberToObject(plan, "weights_bytes", (double)result->memory.weights_bytes);
+    cJSON_AddNumberToObject(plan, "offloaded_bytes", (double)result->memory.offloaded_bytes);
     cJSON_AddNumberToObject(plan, "pinned_bytes", (double)result->memory.pinned_bytes);
     cJSON_AddNumberToObject(plan, "activations_bytes", (double)result->memory.activations_bytes);
     cJSON_AddNumberToObject(plan, "workspace_bytes", (double)result->memory.workspace_bytes);

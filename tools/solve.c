@@ -23,6 +23,32 @@ static void override_real(double *setting, double given)
         *setting = given;
 }
 
+/* A file in the user's cache, or what RESAMPLE_TUNING names; on the CPU there is nothing to choose.
+ */
+static void choose_tuning(struct session *session)
+{
+    const char *given = getenv("RESAMPLE_TUNING"), *cache = getenv("XDG_CACHE_HOME");
+    const char *home = getenv("HOME");
+    char *path = session->tuning_path;
+    if (session->arguments->conv == CONV_OURS || !session->settings.kernels->device)
+        return;
+    if (given)
+        snprintf(path, PATH_MAX, "%s", given);
+    else if (cache)
+        snprintf(path, PATH_MAX, "%s/resample-convolutions.txt", cache);
+    else if (home)
+        snprintf(path, PATH_MAX, "%s/.cache/resample-convolutions.txt", home);
+    session->settings.tuning_path = *path ? path : NULL;
+}
+
+static void print_tuning(const struct resample_settings *settings, struct tuning tuning)
+{
+    if (tuning.timed)
+        fprintf(stderr, "resample: timed %d of %d convolutions on the card; %s in %s\n",
+                tuning.timed, tuning.convolutions, tuning.saved ? "kept" : "could not be kept",
+                settings->tuning_path);
+}
+
 static int settings_from(struct resample_settings *settings, const struct arguments *arguments,
                          struct status *status)
 {
@@ -75,6 +101,7 @@ static int session_open(struct session *session, const struct arguments *argumen
     session->arguments = arguments;
     if (settings_from(&session->settings, arguments, status))
         return status->code;
+    choose_tuning(session);
     session->task = task_open(arguments->task_config, status);
     if (!session->task || set_sigma(session, status) ||
         open_model(&session->model, arguments, true, status))
@@ -282,8 +309,10 @@ int solve_problem(struct session *session, struct problem *problem, int pictures
         directory_undo(problem->directory, existing);
         goto done;
     }
-    if (first)
+    if (first) {
         print_notes(session);
+        print_tuning(&settings, resample_tuning(solver));
+    }
     if (first && print_estimate(solver, session, pictures * samples_of(session), status))
         goto done;
     run_and_write(solver, problem, session, outcome, status);

@@ -16,6 +16,7 @@ struct session {
     struct task *task;
     struct model model;
     struct resample_settings settings;
+    char tuning_path[PATH_MAX]; /* settings.tuning_path, if any */
     struct array noise; /* --noise */
 };
 

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds and runs every test program (build/tests/test_*) from the repository root. The last line is the sum
-# over all programs: `N passed, N failed, N skipped`. Fails if anything failed; a program that crashes, runs
-# over its time or fails outside its tests counts as one more failure.
+# Builds and runs every test program (build/tests/test_*) from the repository root, as many at a time as there
+# are cores. The last line is the sum over all programs: `N passed, N failed, N skipped`. Fails if anything
+# failed; a program that crashes, runs over its time or fails outside its tests counts as one more failure.
 #   --asan      the same suite under ASan and UBSan (in build/asan)
 #   NAME ...    these programs alone (test_array ...)
 set -eu
@@ -61,12 +61,22 @@ count() {
          END { print passed + 0, failed + 0, skipped + 0 }' "$1"
 }
 
+# Runs $1 and leaves its output in $1.log, its status and its seconds in $1.ended.
+rm -f "$build"/tests/*.ended
+# shellcheck disable=SC2016
+run='started=$(date +%s); code=0
+     timeout "$0" "$1" >"$1.log" 2>&1 || code=$?
+     echo "$code $(($(date +%s) - started))" >"$1.ended"'
+slowest="test_replay test_cuda_solve test_solver test_cli test_networks"
+for name in $slowest $names; do
+    case " $names " in *" $name "*) echo "$build/tests/$name" ;; esac
+done | awk '!seen[$0]++' | xargs -P "$(nproc)" -n 1 sh -c "$run" "$limit_s"
+
 total_passed=0 total_failed=0 total_skipped=0
 for name in $names; do
     output=$build/tests/$name.log
-    started=$(date +%s)
-    code=0
-    timeout "$limit_s" "$build/tests/$name" >"$output" 2>&1 || code=$?
+    code=1 seconds=0
+    [ ! -e "$build/tests/$name.ended" ] || read -r code seconds <"$build/tests/$name.ended"
     # shellcheck disable=SC2046
     set -- $(count "$output")
     passed=$1 failed=$2 skipped=$3
@@ -79,7 +89,7 @@ for name in $names; do
     total_skipped=$((total_skipped + skipped))
     verdict=ok
     [ "$failed" = 0 ] || verdict=FAILED
-    echo "$verdict $name: $passed passed, $failed failed, $skipped skipped ($(($(date +%s) - started)) s)"
+    echo "$verdict $name: $passed passed, $failed failed, $skipped skipped ($seconds s)"
     if [ "$failed" != 0 ]; then
         grep -v -e '^\[ RUN ' -e '^\[       OK ' "$output" | tail -n 100 | sed 's/^/    /'
     fi

@@ -3,10 +3,10 @@
 
 /* Winograd packs a weight into four times its size and rounds four times as much as the direct form
  * (cpu-kernels.md section 1). From 48 tiles on it takes a quarter of the direct form's time
- * (bench/conv2d.c on Zen 3). With fewer it would gain little of a solve: the time lies in the large
+ * (bench/kernels.c on Zen 3). With fewer it would gain little of a solve: the time lies in the large
  * pictures, and the small ones are the UNet's, whose rounding is divided by sqrt(alpha_cumprod) on
  * its way to the quantiser's near ties. */
-enum { WINOGRAD_LEAST_TILES = 48, UPSAMPLE_LEAST_TILES = 4, WINOGRAD_LEAST_CHANNELS = 16 };
+enum { WINOGRAD_LEAST_TILES = 48, WINOGRAD_LEAST_CHANNELS = 16 };
 
 enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const int64_t x[4],
                                        const int64_t y[4], bool backward)
@@ -14,16 +14,20 @@ enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const 
     bool same = a->kernel_height == 3 && a->kernel_width == 3 && a->stride == 1 &&
                 a->pad_top == 1 && a->pad_left == 1 && a->pad_bottom == 1 && a->pad_right == 1;
     int64_t tiles = y[0] * ceil_divide(y[1], 4) * ceil_divide(y[2], 4);
-    int64_t least_tiles = a->upsample == 2 ? UPSAMPLE_LEAST_TILES : WINOGRAD_LEAST_TILES;
-    if (same && tiles >= least_tiles && x[3] >= WINOGRAD_LEAST_CHANNELS &&
+    if (same && tiles >= WINOGRAD_LEAST_TILES && x[3] >= WINOGRAD_LEAST_CHANNELS &&
         y[3] >= WINOGRAD_LEAST_CHANNELS)
         return a->upsample == 2 ? WEIGHT_UPSAMPLE : WEIGHT_WINOGRAD;
     return backward ? WEIGHT_DIRECT_BACKWARD : WEIGHT_DIRECT;
 }
 
+enum weight_form ISA_NAME(smaller_form)(enum weight_form form)
+{
+    return form == WEIGHT_WINOGRAD ? WEIGHT_WINOGRAD_SMALL : form;
+}
+
 static bool is_winograd(enum weight_form form)
 {
-    return form == WEIGHT_WINOGRAD || form == WEIGHT_UPSAMPLE;
+    return form == WEIGHT_WINOGRAD || form == WEIGHT_WINOGRAD_SMALL || form == WEIGHT_UPSAMPLE;
 }
 
 size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4])

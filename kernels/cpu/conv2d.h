@@ -5,7 +5,7 @@
  *   where O fits into them
  * - WEIGHT_DIRECT_BACKWARD: the same with outputs and inputs exchanged (taps in their own order)
  * - WEIGHT_WINOGRAD: [panel of outputs][36 positions][input][lane], panels of TILE_COLUMNS
- * - WEIGHT_UPSAMPLE: the same with 25 positions
+ * - WEIGHT_WINOGRAD_SMALL, WEIGHT_UPSAMPLE: the same with 16 and 25 positions
  *
  * The other operand, rows of pixels or of transformed tiles, lies in blocks of TILE_ROWS rows,
  * [channel/LINE][row][channel%LINE]: a block is one straight read, its rows are constants apart. */

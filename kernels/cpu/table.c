@@ -10,6 +10,7 @@
 #undef KERNEL
 enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *attributes,
                                        const int64_t x[4], const int64_t y[4], bool backward);
+enum weight_form ISA_NAME(smaller_form)(enum weight_form form);
 size_t ISA_NAME(weight_bytes)(enum weight_form form, const int64_t shape[4]);
 void ISA_NAME(pack_weight)(enum weight_form form, const int64_t shape[4], const float *oihw,
                            void *packed, int threads);
@@ -70,6 +71,7 @@ const struct kernels *ISA_NAME(kernels_table)(void)
                 FAST(radon_adjoint),
             },
         .conv2d_form = ISA_NAME(conv2d_form),
+        .smaller_form = ISA_NAME(smaller_form),
         .weight_bytes = ISA_NAME(weight_bytes),
         .pack_weight = ISA_NAME(pack_weight),
     };

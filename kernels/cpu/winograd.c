@@ -95,10 +95,16 @@ static void divide_work(struct winograd *g)
                         : part_tiles(g->strip_tiles, most, ceil_divide(LEAST_UNITS, panel_units));
 }
 
+static enum scheme scheme_of(enum weight_form form, bool backward)
+{
+    if (form == WEIGHT_UPSAMPLE)
+        return backward ? SCHEME_UPSAMPLE_BACKWARD : SCHEME_UPSAMPLE;
+    return form == WEIGHT_WINOGRAD_SMALL ? SCHEME_SMALL : SCHEME_SAME;
+}
+
 static void describe(struct winograd *g, const struct kernel_call *call, bool backward)
 {
     const int64_t *x = call->input[0].shape, *y = call->output[0].shape;
-    bool upsample = call->attributes->conv2d.upsample == 2;
     memset(g, 0, sizeof *g);
     g->x = call->input[0].data;
     g->weight = call->input[1].data;
@@ -106,7 +112,7 @@ static void describe(struct winograd *g, const struct kernel_call *call, bool ba
     g->residual = backward ? NULL : call->input[3].data;
     g->y = call->output[0].data;
     g->backward = backward;
-    g->scheme = !upsample ? SCHEME_SAME : backward ? SCHEME_UPSAMPLE_BACKWARD : SCHEME_UPSAMPLE;
+    g->scheme = scheme_of(call->attributes->conv2d.form, backward);
     g->axis = axis_of(g->scheme);
     g->positions = g->axis.products * g->axis.products;
     g->planes = g->axis.planes * g->axis.planes;
@@ -219,6 +225,8 @@ static void input_unit(const struct winograd *g, int64_t strip, int64_t first, i
 {
     if (g->scheme == SCHEME_SAME)
         transform_windows(g, SCHEME_SAME, strip, first, end, channel, channel_end);
+    else if (g->scheme == SCHEME_SMALL)
+        transform_windows(g, SCHEME_SMALL, strip, first, end, channel, channel_end);
     else if (g->scheme == SCHEME_UPSAMPLE)
         transform_windows(g, SCHEME_UPSAMPLE, strip, first, end, channel, channel_end);
     else
@@ -412,6 +420,8 @@ static void store_unit(const struct winograd *g, int64_t first, int64_t end, int
     int64_t channel = panel * TILE_COLUMNS;
     if (g->scheme == SCHEME_SAME)
         output_tiles(g, SCHEME_SAME, first, end, channel);
+    else if (g->scheme == SCHEME_SMALL)
+        output_tiles(g, SCHEME_SMALL, first, end, channel);
     else if (g->scheme == SCHEME_UPSAMPLE)
         output_tiles(g, SCHEME_UPSAMPLE, first, end, channel);
     else
@@ -524,7 +534,7 @@ void ISA_NAME(conv2d_winograd)(const struct kernel_call *call, bool backward)
 
 static int packed_positions(enum weight_form form)
 {
-    int products = axis_of(form == WEIGHT_UPSAMPLE ? SCHEME_UPSAMPLE : SCHEME_SAME).products;
+    int products = axis_of(scheme_of(form, false)).products;
     return products * products;
 }
 
@@ -544,8 +554,7 @@ void ISA_NAME(conv2d_winograd_pack)(const int64_t shape[4], enum weight_form for
             int64_t output = panel * TILE_COLUMNS + i % TILE_COLUMNS, input = i / TILE_COLUMNS;
             double u[MOST_PRODUCTS * MOST_PRODUCTS] = {0};
             if (output < shape[0])
-                transform_filter(form == WEIGHT_UPSAMPLE, oihw + (output * shape[1] + input) * 9,
-                                 u);
+                transform_filter(scheme_of(form, false), oihw + (output * shape[1] + input) * 9, u);
             for (int64_t position = 0; position < positions; position++)
                 packed[((panel * positions + position) * shape[1] + input) * TILE_COLUMNS +
                        i % TILE_COLUMNS] = (float)u[position];

@@ -1,9 +1,11 @@
-/* The algebra of the Winograd convolutions (cpu-kernels.md section 1): three schemes that differ in
+/* The algebra of the Winograd convolutions (cpu-kernels.md section 1): four schemes that differ in
  * a tile's size and in the transforms along one axis, each of which is applied to rows and columns.
  *
  * SCHEME_SAME  F(4x4, 3x3) on the points {0, +-sqrt2, +-1/sqrt2, infinity}: from windows of 6
  *     pixels at stride 4, 6 products for 4 outputs. Reversing a 3-tap filter only permutes its
  *     transform on these points, so that backward-data is the same scheme with the same weights.
+ * SCHEME_SMALL  F(2x2, 3x3) on {0, 1, -1, infinity}, likewise: windows of 4 pixels at stride 2, 4
+ *     products for 2 outputs. Less than half the weight's bytes, 16/9 of the products.
  * SCHEME_UPSAMPLE  the same filter over a picture whose pixels are doubled. Output 2i is E0 x[i-1]
  * + E1 x[i] and output 2i-1 is O0 x[i-1] + O1 x[i] with E0 = w0, E1 = w1+w2, O0 = w0+w1, O1 = w2;
  *     E0+E1 = O0+O1 = S. With p, q, r = x[2t-1 .. 2t+1], a = p-q, b = r-q, outputs 4t-1 .. 4t+2 are
@@ -17,7 +19,7 @@
 
 #define SQRT2 1.41421356237309505f
 
-enum scheme { SCHEME_SAME, SCHEME_UPSAMPLE, SCHEME_UPSAMPLE_BACKWARD };
+enum scheme { SCHEME_SAME, SCHEME_SMALL, SCHEME_UPSAMPLE, SCHEME_UPSAMPLE_BACKWARD };
 
 /* Along one axis; every window begins one pixel before a multiple of `step`. */
 struct axis {
@@ -32,6 +34,8 @@ enum { MOST_WINDOW = 6, MOST_PRODUCTS = 6, MOST_OUTPUTS = 4 };
 ALWAYS_INLINE struct axis axis_of(enum scheme scheme)
 {
     switch (scheme) {
+    case SCHEME_SMALL:
+        return (struct axis){4, 2, 4, 4, 2, 0};
     case SCHEME_UPSAMPLE:
         return (struct axis){3, 2, 3, 5, 4, 1};
     case SCHEME_UPSAMPLE_BACKWARD:
@@ -51,8 +55,10 @@ static inline int plane_of(enum scheme scheme, int product)
 /* Which product of the packed weight backward-data takes for one of its own. */
 static inline int rotated(enum scheme scheme, int product)
 {
-    static const int same[6] = {5, 3, 4, 1, 2, 0};
-    return scheme == SCHEME_SAME ? same[product] : product;
+    static const int same[6] = {5, 3, 4, 1, 2, 0}, small[4] = {3, 1, 2, 0};
+    return scheme == SCHEME_SAME    ? same[product]
+           : scheme == SCHEME_SMALL ? small[product]
+                                    : product;
 }
 
 /* A window along one line, pixels `step` apart, to its combinations. */
@@ -66,7 +72,15 @@ ALWAYS_INLINE void transform_input(enum scheme scheme, const vector_f32 *d, int 
         t[2 * out_step] = d2 - d1;
         return;
     }
-    vector_f32 d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
+    vector_f32 d3 = d[3 * step];
+    if (scheme == SCHEME_SMALL) {
+        t[0] = d0 - d2;
+        t[out_step] = d1 + d2;
+        t[2 * out_step] = d2 - d1;
+        t[3 * out_step] = d3 - d1;
+        return;
+    }
+    vector_f32 d4 = d[4 * step], d5 = d[5 * step];
     if (scheme == SCHEME_UPSAMPLE_BACKWARD) {
         t[0] = d4 - d2;
         t[out_step] = d5 - d3;
@@ -101,6 +115,11 @@ ALWAYS_INLINE void transform_output(enum scheme scheme, const vector_f32 *m, int
         y[out_step] = m[2 * step] + (m[step] + m[0]);
         return;
     }
+    if (scheme == SCHEME_SMALL) {
+        y[0] = m[0] + m[step] + m[2 * step];
+        y[out_step] = m[step] - m[2 * step] + m[3 * step];
+        return;
+    }
     vector_f32 p = m[step] + m[2 * step], q = m[step] - m[2 * step];
     vector_f32 r = m[3 * step] + m[4 * step], t = m[3 * step] - m[4 * step];
     y[0] = m[0] + p + 2.0f * r;
@@ -110,15 +129,16 @@ ALWAYS_INLINE void transform_output(enum scheme scheme, const vector_f32 *m, int
 }
 
 /* u = G g G^T of a 3x3 filter, in double. */
-static inline void transform_filter(bool upsample, const float *g,
+static inline void transform_filter(enum scheme scheme, const float *g,
                                     double u[MOST_PRODUCTS * MOST_PRODUCTS])
 {
     const double s = 1.4142135623730951 / 6;
     const double same[6][3] = {{1, 0, 0},           {1. / 6, s, 1. / 3},  {1. / 6, -s, 1. / 3},
                                {1. / 3, s, 1. / 6}, {1. / 3, -s, 1. / 6}, {0, 0, 1}};
+    const double small[4][3] = {{1, 0, 0}, {.5, .5, .5}, {.5, -.5, .5}, {0, 0, 1}};
     const double doubled[5][3] = {{1, 1, 0}, {1, 0, 0}, {1, 1, 1}, {0, 0, 1}, {0, 1, 1}};
-    const double(*G)[3] = upsample ? doubled : same;
-    int products = upsample ? 5 : 6;
+    const double(*G)[3] = scheme == SCHEME_SAME ? same : scheme == SCHEME_SMALL ? small : doubled;
+    int products = axis_of(scheme).products;
     for (int i = 0; i < products; i++)
         for (int j = 0; j < products; j++) {
             double sum = 0;

@@ -437,30 +437,53 @@ void cuda_conv2d_with(const struct kernel_call *call, bool backward,
            c, (const float *)part.result, floats);
 }
 
-static struct cuda_conv2d_choice default_choice(const struct kernel_call *call, bool backward)
+/* The ways that attributes.way counts: each candidate on the tensor cores that suits, and the same
+ * with its sum in one part where it would be split. The first is the default. */
+static int list_ways(const struct kernel_call *call, bool backward,
+                     struct cuda_conv2d_choice ways[2 * CUDA_CONV2D_VARIANTS])
 {
-    struct cuda_conv2d_choice choice = {0, OPERAND_3XTF32, 0};
-    while (!cuda_conv2d_suits(call, backward, choice.variant))
-        choice.variant++;
-    return choice;
+    convolution c = convolution_of(call, backward);
+    int count = 0;
+    for (int v = 0; v < CUDA_CONV2D_VARIANTS; v++) {
+        bool last_resort = variants[v].tile == TILE_COUNT && count == 0;
+        if (!variants[v].suits(c) || (variants[v].tile == TILE_COUNT && !last_resort))
+            continue;
+        ways[count++] = {v, OPERAND_3XTF32, 0};
+        if (splits_of(c, variants[v], 0) > 1)
+            ways[count++] = {v, OPERAND_3XTF32, 1};
+    }
+    return count;
+}
+
+int cuda_conv2d_ways(const struct kernel_call *call, bool backward)
+{
+    struct cuda_conv2d_choice ways[2 * CUDA_CONV2D_VARIANTS];
+    return list_ways(call, backward, ways);
+}
+
+static struct cuda_conv2d_choice chosen_way(const struct kernel_call *call, bool backward)
+{
+    struct cuda_conv2d_choice ways[2 * CUDA_CONV2D_VARIANTS];
+    int count = list_ways(call, backward, ways), way = call->attributes->conv2d.way;
+    return ways[way >= 1 && way <= count ? way - 1 : 0];
 }
 
 size_t cuda_conv2d_workspace(const struct kernel_call *call)
 {
-    return cuda_conv2d_workspace_with(call, false, default_choice(call, false));
+    return cuda_conv2d_workspace_with(call, false, chosen_way(call, false));
 }
 
 void cuda_conv2d(const struct kernel_call *call)
 {
-    cuda_conv2d_with(call, false, default_choice(call, false));
+    cuda_conv2d_with(call, false, chosen_way(call, false));
 }
 
 size_t cuda_conv2d_backward_data_workspace(const struct kernel_call *call)
 {
-    return cuda_conv2d_workspace_with(call, true, default_choice(call, true));
+    return cuda_conv2d_workspace_with(call, true, chosen_way(call, true));
 }
 
 void cuda_conv2d_backward_data(const struct kernel_call *call)
 {
-    cuda_conv2d_with(call, true, default_choice(call, true));
+    cuda_conv2d_with(call, true, chosen_way(call, true));
 }

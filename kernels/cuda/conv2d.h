@@ -27,6 +27,8 @@ size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int threads);
 
+int cuda_conv2d_ways(const struct kernel_call *call, bool backward);
+
 /* Candidates 0 .. CUDA_CONV2D_VARIANTS-1 stand in order of preference; the first that suits a call
  * is the default. Each of them gives right results for every call. The last one adds up by fmaf,
  * whatever the operand. */

@@ -8,6 +8,7 @@
 #undef KERNEL
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
                                   const int64_t y[4], bool backward);
+int cuda_conv2d_ways(const struct kernel_call *call, bool backward);
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
 void cuda_pack_weight(enum weight_form form, const int64_t shape[4], const float *oihw,
                       void *packed, int threads);
@@ -20,6 +21,7 @@ const struct kernels *kernels_cuda(void)
 {
     static const struct kernels table = {
         .name = "cuda",
+        .separate_memory = true,
         .kernel =
             {
                 RUN_WORKSPACE(conv2d),
@@ -63,6 +65,7 @@ const struct kernels *kernels_cuda(void)
                 RUN_WORKSPACE(radon_adjoint),
             },
         .conv2d_form = cuda_conv2d_form,
+        .conv2d_ways = cuda_conv2d_ways,
         .weight_bytes = cuda_weight_bytes,
         .pack_weight = cuda_pack_weight,
     };

@@ -39,7 +39,8 @@ struct level {
 struct cuda_device {
     struct device base; /* first: the runtime's pointer is ours */
     level levels[MAX_DEPTH];
-    int depth; /* of levels being captured */
+    int depth;                /* of levels being captured */
+    cudaEvent_t begun, ended; /* of what is timed */
     volatile page *host_page;
     page *page_on_device;
     bool failed;
@@ -118,10 +119,51 @@ static bool read(struct device *device, void *host, const void *from, size_t byt
            good(d, cudaStreamSynchronize(main_stream(d)), "waiting for the card");
 }
 
+static cudaStream_t current_stream(cuda_device *d)
+{
+    return d->levels[d->depth ? d->depth - 1 : 0].stream;
+}
+
 static void *stream(struct device *device)
 {
+    return current_stream(of(device));
+}
+
+static void *allocate_pinned(struct device *device, size_t bytes)
+{
+    void *memory = NULL;
+    good(of(device), cudaHostAlloc(&memory, bytes ? bytes : 1, cudaHostAllocMapped),
+         "allocating pinned memory");
+    return memory;
+}
+
+static void release_pinned(struct device *device, void *pinned)
+{
+    good(of(device), cudaFreeHost(pinned), "freeing pinned memory");
+}
+
+static bool upload(struct device *device, void *to, const void *pinned, size_t bytes)
+{
     cuda_device *d = of(device);
-    return d->levels[d->depth ? d->depth - 1 : 0].stream;
+    return good(d, cudaMemcpyAsync(to, pinned, bytes, cudaMemcpyHostToDevice, current_stream(d)),
+                "copying to the card");
+}
+
+static bool time_begin(struct device *device)
+{
+    cuda_device *d = of(device);
+    return good(d, cudaEventRecord(d->begun, main_stream(d)), "timing");
+}
+
+static double time_end_ms(struct device *device)
+{
+    cuda_device *d = of(device);
+    float ms;
+    return good(d, cudaEventRecord(d->ended, main_stream(d)), "timing") &&
+                   good(d, cudaEventSynchronize(d->ended), "waiting for the card") &&
+                   good(d, cudaEventElapsedTime(&ms, d->begun, d->ended), "timing")
+               ? ms
+               : -1;
 }
 
 /* ---- loops ---- */
@@ -352,7 +394,12 @@ static void set_functions(struct device *base)
     base->write = write;
     base->read = read;
     base->zero = zero;
+    base->allocate_pinned = allocate_pinned;
+    base->release_pinned = release_pinned;
+    base->upload = upload;
     base->stream = stream;
+    base->time_begin = time_begin;
+    base->time_end_ms = time_end_ms;
     base->record_begin = record_begin;
     base->record_while = record_while;
     base->record_exit_if = record_exit_if;
@@ -373,6 +420,12 @@ static bool open_streams(cuda_device *d)
         done = good(d, cudaStreamCreateWithFlags(&d->levels[i].stream, cudaStreamNonBlocking),
                     "making a stream");
     return done;
+}
+
+static bool open_events(cuda_device *d)
+{
+    return good(d, cudaEventCreate(&d->begun), "making an event") &&
+           good(d, cudaEventCreate(&d->ended), "making an event");
 }
 
 static bool open_page(cuda_device *d)
@@ -405,7 +458,7 @@ static bool open_card(cuda_device *d)
     }
     snprintf(d->base.name, sizeof d->base.name, "%.60s", properties.name);
     d->base.loops = driver >= DRIVER_WITH_LOOPS && !(loops && strcmp(loops, "host") == 0);
-    return open_streams(d) && open_page(d);
+    return open_streams(d) && open_events(d) && open_page(d);
 }
 
 struct device *cuda_device_open(char *message, size_t message_bytes)
@@ -431,6 +484,10 @@ void cuda_device_close(struct device *device)
     for (int i = 0; i < MAX_DEPTH; i++)
         if (d->levels[i].stream)
             cudaStreamDestroy(d->levels[i].stream);
+    if (d->begun)
+        cudaEventDestroy(d->begun);
+    if (d->ended)
+        cudaEventDestroy(d->ended);
     if (d->host_page)
         cudaFreeHost(const_cast<page *>(d->host_page));
     free(d);

@@ -13,8 +13,8 @@ namespace simt
 {
 
 enum : unsigned { WARP = 32, MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / WARP };
-/* ASan and the watching of accesses exclude each other: both instrument every access. Whole solves go
- * without. */
+/* ASan and the watching of accesses exclude each other: both instrument every access. Whole solves
+ * go without. */
 #ifdef __SANITIZE_ADDRESS__
 static constexpr bool WATCHED = false;
 static constexpr size_t STACK_BYTES = 256 << 10;
@@ -198,6 +198,9 @@ void mark_copied(thread &thread, const async_copy &copy);
 void *allocate_global(size_t bytes); /* NULL: no room */
 bool free_global(void *pointer);     /* false: no such buffer */
 void forget_clocks(void);            /* before they run over */
+
+/* ---- runtime.cpp ---- */
+bool is_pinned(const void *pointer, size_t bytes);
 
 /* ---- streams.cpp ---- */
 void count_allocation(void);

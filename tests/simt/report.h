@@ -101,11 +101,12 @@ const char *simt_kind_name(enum simt_kind kind);
 bool simt_watches_accesses(void);
 
 /* Calls of the host, since simt_forget_calls; in_loops: those made while a graph with a loop was under
- * way. Copies include memory set; launches are those outside graphs. */
+ * way. Copies include memory set; launches are those outside graphs. graph_copies are no calls but the
+ * copies that graphs made; in_loops: those in a loop's body. */
 struct simt_calls {
-    uint64_t allocations, copies, synchronisations, launches, graph_launches;
+    uint64_t allocations, copies, synchronisations, launches, graph_launches, graph_copies;
     struct {
-        uint64_t allocations, copies, synchronisations, launches, graph_launches;
+        uint64_t allocations, copies, synchronisations, launches, graph_launches, graph_copies;
     } in_loops;
 };
 const struct simt_calls *simt_host_calls(void);

@@ -1,6 +1,7 @@
 /* The CUDA run-time calls that host code makes beside its launches. */
 #include "tests/simt/internal.h"
 
+#include <map>
 #include <stdlib.h>
 #include <string.h>
 
@@ -76,9 +77,30 @@ cudaError_t cudaDriverGetVersion(int *version)
     return cudaSuccess;
 }
 
+/* Pinned memory: where each piece begins, and its bytes. */
+static std::map<const char *, size_t> pinned;
+
+bool simt::is_pinned(const void *pointer, size_t bytes)
+{
+    const char *first = static_cast<const char *>(pointer);
+    auto next = pinned.upper_bound(first);
+    if (next == pinned.begin())
+        return false;
+    auto piece = std::prev(next);
+    return first + bytes <= piece->first + piece->second;
+}
+
+/* SIMT_PINNED_BYTES: the largest piece that there is. */
 cudaError_t cudaHostAlloc(void **pointer, size_t bytes, unsigned)
 {
-    return cudaMalloc(pointer, bytes);
+    const char *most = getenv("SIMT_PINNED_BYTES");
+    *pointer = nullptr;
+    if (most && bytes > strtoull(most, nullptr, 10))
+        return cudaErrorMemoryAllocation;
+    cudaError_t code = cudaMalloc(pointer, bytes);
+    if (code == cudaSuccess)
+        pinned[static_cast<char *>(*pointer)] = bytes;
+    return code;
 }
 
 cudaError_t cudaHostGetDevicePointer(void **mapped, void *pointer, unsigned)
@@ -89,5 +111,6 @@ cudaError_t cudaHostGetDevicePointer(void **mapped, void *pointer, unsigned)
 
 cudaError_t cudaFreeHost(void *pointer)
 {
+    pinned.erase(static_cast<char *>(pointer));
     return cudaFree(pointer);
 }

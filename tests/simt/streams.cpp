@@ -6,7 +6,6 @@
 #include "tests/simt/simt.h"
 
 #include <algorithm>
-#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -20,7 +19,8 @@ struct simt_graph {
 };
 
 struct simt_graph_node {
-    std::function<void()> run; /* a kernel; empty: a conditional node */
+    std::function<void()> run; /* a kernel or a copy; empty: a conditional node */
+    bool copies;
     cudaGraphConditionalHandle handle;
     cudaGraphConditionalNodeType type;
     simt_graph *body;
@@ -55,8 +55,14 @@ std::vector<handle> handles;
 /* Templates that the host holds; an executable keeps its graph alive. */
 std::vector<std::shared_ptr<simt_graph>> graphs;
 simt_calls calls;
+uint64_t launched_threads;
 
 } // namespace
+
+struct simt_event {
+    uint64_t threads;
+    cudaStream_t stream;
+};
 
 struct simt_stream {
     std::deque<operation> queue;
@@ -65,12 +71,6 @@ struct simt_stream {
     simt_graph *captured = nullptr;
     const simt_graph_node *last[1] = {};
     bool broken = false;
-};
-
-/* The host's time when its stream came to it. */
-struct simt_event {
-    simt_stream *stream = nullptr; /* that it is still to come on */
-    std::chrono::steady_clock::time_point time;
 };
 
 static std::vector<simt_stream *> streams;
@@ -115,6 +115,14 @@ static void set_defaults(const simt_graph &graph)
         set_defaults(*body);
 }
 
+static void count_graph_copy(const simt_stream &stream)
+{
+    bool in_loop = std::any_of(stream.frames.begin(), stream.frames.end(),
+                               [](const frame &frame) { return frame.loop; });
+    calls.graph_copies++;
+    calls.in_loops.graph_copies += in_loop;
+}
+
 /* One node of the graph at the head; true when it is done. */
 static bool step_graph(simt_stream &stream)
 {
@@ -127,6 +135,8 @@ static bool step_graph(simt_stream &stream)
         return stream.frames.empty();
     }
     const simt_graph_node &node = top.graph->nodes[top.next++];
+    if (node.copies)
+        count_graph_copy(stream);
     if (node.run)
         node.run();
     else if (handles[node.handle].value)
@@ -184,27 +194,39 @@ void simt_submit(cudaStream_t stream, const void *kernel, dim3 grid, dim3 block,
         simt_run(kernel, grid, block, shared_bytes, body, closure.get());
         return;
     }
-    auto run = [=] { simt_run(kernel, grid, block, shared_bytes, body, closure.get()); };
+    auto run = [=] {
+        simt_run(kernel, grid, block, shared_bytes, body, closure.get());
+        launched_threads +=
+            (uint64_t)grid.x * grid.y * grid.z * ((uint64_t)block.x * block.y * block.z);
+    };
     if (stream->captured) {
-        append(*stream, {run, 0, cudaGraphCondTypeIf, nullptr});
+        append(*stream, {run, false, 0, cudaGraphCondTypeIf, nullptr});
         return;
     }
     count(calls.launches, calls.in_loops.launches);
     stream->queue.push_back({run, nullptr});
 }
 
+/* Pinned memory is read when the copy runs, other host memory now; a graph copies from pinned
+ * memory alone. */
 cudaError_t cudaMemcpyAsync(void *target, const void *source, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream)
 {
+    bool pinned = kind == cudaMemcpyHostToDevice && simt::is_pinned(source, bytes);
+    auto run = [=] { memcpy(target, source, bytes); };
+    if (stream->captured && pinned) {
+        append(*stream, {run, true, 0, cudaGraphCondTypeIf, nullptr});
+        return cudaSuccess;
+    }
     count(calls.copies, calls.in_loops.copies);
     if (stream->captured)
         return cudaErrorStreamCaptureUnsupported;
-    if (kind == cudaMemcpyHostToDevice) {
+    if (kind == cudaMemcpyHostToDevice && !pinned) {
         const char *from = static_cast<const char *>(source);
         std::vector<char> copy(from, from + bytes);
         stream->queue.push_back({[=] { memcpy(target, copy.data(), bytes); }, nullptr});
     } else {
-        stream->queue.push_back({[=] { memcpy(target, source, bytes); }, nullptr});
+        stream->queue.push_back({run, nullptr});
     }
     return cudaSuccess;
 }
@@ -252,11 +274,9 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
     return cudaSuccess;
 }
 
-/* ---- events ---- */
-
 cudaError_t cudaEventCreate(cudaEvent_t *event)
 {
-    *event = new simt_event;
+    *event = new simt_event{};
     return cudaSuccess;
 }
 
@@ -271,28 +291,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
     if (stream->captured)
         return cudaErrorStreamCaptureUnsupported;
     event->stream = stream;
-    auto happen = [=] {
-        event->time = std::chrono::steady_clock::now();
-        event->stream = nullptr;
-    };
-    stream->queue.push_back({happen, nullptr});
+    stream->queue.push_back({[=] { event->threads = launched_threads; }, nullptr});
     return cudaSuccess;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
-    count(calls.synchronisations, calls.in_loops.synchronisations);
-    while (event->stream)
-        step(*event->stream);
-    return cudaGetLastError();
+    return event->stream ? cudaStreamSynchronize(event->stream) : cudaErrorInvalidValue;
 }
 
-cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to)
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t begin, cudaEvent_t end)
 {
-    if (from->stream || to->stream)
-        return cudaErrorNotReady;
-    *ms = std::chrono::duration<float, std::milli>(to->time - from->time).count();
-    return cudaSuccess;
+    *ms = (float)(end->threads - begin->threads) * 1e-6f;
+    return begin->stream && end->stream ? cudaSuccess : cudaErrorInvalidValue;
 }
 
 /* ---- capture ---- */
@@ -384,7 +395,7 @@ cudaError_t cudaGraphAddNode(cudaGraphNode_t *node, cudaGraph_t graph, const cud
     handles[c.handle].used = true;
     graph->bodies.push_back(std::make_unique<simt_graph>());
     simt_graph *body = graph->bodies.back().get();
-    graph->nodes.push_back({nullptr, c.handle, c.type, body});
+    graph->nodes.push_back({nullptr, false, c.handle, c.type, body});
     *node = &graph->nodes.back();
     c.phGraph_out = &graph->nodes.back().body;
     return cudaSuccess;

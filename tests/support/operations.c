@@ -58,9 +58,9 @@ static value build_conv2d(struct fixture *f, int variant)
         int64_t n, h, w, i, o;
         struct conv2d_attributes a;
     } shapes[VARIANTS] = {
-        {2, 5, 4, 3, 2, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN}},
-        {1, 6, 7, 2, 3, {3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_PLAIN}},
-        {1, 3, 2, 2, 2, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN}},
+        {2, 5, 4, 3, 2, {3, 3, 1, 1, 1, 1, 1, 1, WEIGHT_PLAIN, 0}},
+        {1, 6, 7, 2, 3, {3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_PLAIN, 0}},
+        {1, 3, 2, 2, 2, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_PLAIN, 0}},
     };
     const struct conv2d_attributes *a = &shapes[variant].a;
     int64_t o = shapes[variant].o, i = shapes[variant].i;
