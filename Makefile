@@ -202,7 +202,7 @@ help:
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
 	@echo "make cuda     the CUDA backend, build/libresample-cuda.so (needs nvcc; CUDA_ARCHITECTURES='80 90' for fewer)"
-	@echo "make gpu-check    on a machine with a card: every CUDA test on it, and a solve beside the CPU's"
+	@echo "make gpu-check    on a machine with a card: every CUDA test on it, a solve beside the CPU's, times and memory"
 	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"
