@@ -172,14 +172,12 @@ $(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCE
 CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
 CUDNN_LIBRARIES := $(dir $(NVCC))../lib
 $(BUILD)/bench/card/cudnn.o: CPPFLAGS += -I$(dir $(NVCC))../include
-$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.cuda.o \
-                            $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
+$(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
                             $(CUDA_SOURCES:%.cu=$(BUILD)/%.cuda.o) $(BUILD)/kernels/cuda/table.o $(LIBRARY)
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) \
 	    $(if $(CUDNN),-L$(CUDNN_LIBRARIES) -Xlinker -rpath$(comma)$(CUDNN_LIBRARIES) -lcudnn) -o $@
-$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BUILD)/bench/card/clock.unwatched.o \
-                                      $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
+$(BUILD)/tests/convolutions-emulated: $(BUILD)/bench/card/convolutions.o $(BENCH_SHARED) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
 gpu-check:
 	sh tools/gpu_check.sh
@@ -204,7 +202,7 @@ help:
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
 	@echo "make cuda     the CUDA backend, build/libresample-cuda.so (needs nvcc; CUDA_ARCHITECTURES='80 90' for fewer)"
-	@echo "make gpu-check    on a machine with a card: every CUDA test on it, and a solve beside the CPU's"
+	@echo "make gpu-check    on a machine with a card: every CUDA test on it, a solve beside the CPU's, times and memory"
 	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"
 	@echo "make clean    remove build/"

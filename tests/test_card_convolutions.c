@@ -108,7 +108,7 @@ static void rows_add_up(void **state)
                                     &ms[2], &ms[3], &ms[4]),
                              5);
             for (int i = 0; i < 5; i++)
-                if (fabs(ms[i] - sums[totals][i]) > 0.02)
+                if (fabs(ms[i] - sums[totals][i]) > 0.005)
                     fail_msg("%s: column %d: expected %g", line, i, sums[totals][i]);
             totals++;
         }

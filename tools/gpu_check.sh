@@ -64,7 +64,7 @@ else
     say "skipped: PyTorch's times: $python has no torch that finds the card"
 fi
 # shellcheck disable=SC2086
-"$build/card/convolutions" "$ldm" 256 5 $pytorch || failed=$((failed + 1))
+"$build/card/convolutions" "$ldm" 256 20 $pytorch || failed=$((failed + 1))
 
 "$build/bench/random_weights" "$ldm" "$build/random.safetensors"
 sh tools/card_memory.sh "$build/resample" "$ldm" "$build/random.safetensors" tests/data/tasks/gaussian_deblur.yaml \

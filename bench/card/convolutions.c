@@ -4,7 +4,7 @@
  * the same tensors each time.
  *
  *     convolutions CONFIG.yaml SIZE list              the shapes for pytorch.py, one a line
- *     convolutions CONFIG.yaml SIZE REPETITIONS [PYTORCH_TIMES] */
+ *     convolutions CONFIG.yaml SIZE CALLS [PYTORCH_TIMES] */
 #include "bench/card/convolutions.h"
 
 #include "bench/shared/iteration.h"
@@ -27,7 +27,7 @@ enum { MOST_SHAPES = 256 };
 struct bench {
     struct cuda_backend backend;
     struct cudnn *cudnn;
-    int repetitions;
+    int calls;
     struct convolution items[MOST_SHAPES];
     int count;
     bool unet; /* that is being listed */
@@ -118,6 +118,26 @@ static void print_list(const struct bench *bench)
                (int)c->x[3], (int)c->y[3], a->kernel_height, a->kernel_width, a->stride, a->pad_top,
                a->pad_left, a->pad_bottom, a->pad_right, a->upsample);
     }
+}
+
+/* ---- the clock ---- */
+
+double card_ms(void (*run)(void *context), void *context, struct device *device, int calls)
+{
+    enum { BATCHES = 3 };
+    double least = NAN;
+    run(context);
+    for (int batch = 0; batch < BATCHES; batch++) {
+        if (!device->time_begin(device))
+            return NAN;
+        for (int call = 0; call < calls; call++)
+            run(context);
+        double ms = device->time_end_ms(device) / calls;
+        if (ms < 0)
+            return NAN;
+        least = fmin(least, ms);
+    }
+    return least;
 }
 
 /* ---- ours ---- */
@@ -223,32 +243,34 @@ static void run_choice(void *context)
 }
 
 static double time_with(struct work *work, void (*run)(void *context), size_t workspace_bytes,
-                        int repetitions)
+                        int calls)
 {
     struct device *device = work->kernels->device;
     double ms = NAN;
     work->call.workspace = workspace_bytes ? device->allocate(device, workspace_bytes) : NULL;
     if (!workspace_bytes || work->call.workspace)
-        ms = card_ms(run, work, work->call.stream, repetitions);
+        ms = card_ms(run, work, device, calls);
     if (work->call.workspace)
         device->release(device, work->call.workspace);
     return ms;
 }
 
-/* The fastest of the candidates that suit. */
-static double time_candidates(struct work *work, enum operand operand, int repetitions,
-                              const char **name)
+/* The fastest of the candidates that suit, in parts or whole. */
+static double time_candidates(struct work *work, enum operand operand, int calls,
+                              char name[static 32])
 {
     double least = NAN;
-    for (int variant = 0; variant < CUDA_CONV2D_VARIANTS; variant++) {
-        if (!cuda_conv2d_suits(&work->call, work->backward, variant))
-            continue;
+    for (int i = 0; i < 2 * CUDA_CONV2D_VARIANTS; i++) {
+        int variant = i / 2, whole = i % 2;
         work->choice = (struct cuda_conv2d_choice){variant, operand, 0};
         size_t bytes = cuda_conv2d_workspace_with(&work->call, work->backward, work->choice);
-        double ms = time_with(work, run_choice, bytes, repetitions);
-        if (!(least <= ms)) {
+        if (!cuda_conv2d_suits(&work->call, work->backward, variant) || (whole && !bytes))
+            continue;
+        work->choice.splits = whole;
+        double ms = time_with(work, run_choice, whole ? 0 : bytes, calls);
+        if (ms >= 0 && !(least <= ms)) {
             least = ms;
-            *name = cuda_conv2d_variant_name(variant);
+            snprintf(name, 32, "%s%s", cuda_conv2d_variant_name(variant), whole ? " whole" : "");
         }
     }
     return least;
@@ -260,7 +282,7 @@ enum column { OURS, BEST, OURS_TF32, CUDNN, CUDNN_TF32, PYTORCH, PYTORCH_TF32, C
 
 struct row {
     double ms[COLUMN_COUNT];
-    const char *best;
+    char best[32]; /* a candidate's name */
 };
 
 /* A number of milliseconds, or "-". */
@@ -281,7 +303,7 @@ static double gflop(const struct convolution *c)
 
 static void print_header(bool cudnn)
 {
-    printf("milliseconds of a call, the least of several batches; TFLOP/s of the plain sum, by the "
+    printf("milliseconds of a call, the least of a few batches; TFLOP/s of the plain sum, by the "
            "table's own choice; f32 of ours: 3xTF32;\ncalls: in an inner iteration + in a UNet "
            "pass%s\n",
            cudnn ? "" : "; built without cuDNN");
@@ -323,10 +345,10 @@ static int time_row(struct bench *bench, const struct convolution *c, bool backw
     if (open_work(&work, &bench->backend.kernels, c, backward)) {
         const struct kernel *kernel = table_row(&work);
         size_t bytes = kernel->workspace_bytes ? kernel->workspace_bytes(&work.call) : 0;
-        row->ms[OURS] = time_with(&work, run_table, bytes, bench->repetitions);
-        row->ms[BEST] = time_candidates(&work, OPERAND_3XTF32, bench->repetitions, &row->best);
-        const char *unused;
-        row->ms[OURS_TF32] = time_candidates(&work, OPERAND_TF32, bench->repetitions, &unused);
+        row->ms[OURS] = time_with(&work, run_table, bytes, bench->calls);
+        row->ms[BEST] = time_candidates(&work, OPERAND_3XTF32, bench->calls, row->best);
+        char unused[32];
+        row->ms[OURS_TF32] = time_candidates(&work, OPERAND_TF32, bench->calls, unused);
     }
     close_work(&work);
     struct device *device = bench->backend.kernels.device;
@@ -334,7 +356,7 @@ static int time_row(struct bench *bench, const struct convolution *c, bool backw
     if (error || !(row->ms[OURS] > 0))
         return status_set(status, STATUS_FAILURE, "%s", error ? error : "no memory on the card");
     for (int tf32 = 0; tf32 < 2 && bench->cudnn; tf32++)
-        row->ms[CUDNN + tf32] = cudnn_ms(bench->cudnn, c, backward, tf32, bench->repetitions);
+        row->ms[CUDNN + tf32] = cudnn_ms(bench->cudnn, c, backward, tf32, bench->calls);
     return status->code;
 }
 
@@ -382,17 +404,16 @@ static int print_table(struct bench *bench, struct status *status)
     return status->code;
 }
 
-static int time_all(struct bench *bench, const char *repetitions, const char *pytorch,
+static int time_all(struct bench *bench, const char *calls, const char *pytorch,
                     struct status *status)
 {
-    bench->repetitions = atoi(repetitions);
-    if (bench->repetitions < 1)
-        return status_set(status, STATUS_BAD_INPUT, "REPETITIONS is %s: expected 1 or more",
-                          repetitions);
+    bench->calls = atoi(calls);
+    if (bench->calls < 1)
+        return status_set(status, STATUS_BAD_INPUT, "CALLS is %s: expected 1 or more", calls);
     if (pytorch && !(bench->pytorch = fopen(pytorch, "r")))
         return status_set(status, STATUS_BAD_INPUT, "cannot read %s", pytorch);
     struct device *device = bench->backend.kernels.device;
-    bench->cudnn = cudnn_open ? cudnn_open(device->stream(device)) : NULL;
+    bench->cudnn = cudnn_open ? cudnn_open(device) : NULL;
     printf("%s\n", device->name);
     print_table(bench, status);
     if (bench->cudnn)
@@ -407,7 +428,7 @@ int main(int argc, char **argv)
     static struct bench bench;
     struct status status = {0};
     if (argc < 4 || argc > 5 || atoi(argv[2]) < 1) {
-        fprintf(stderr, "usage: convolutions CONFIG.yaml SIZE list|REPETITIONS [PYTORCH_TIMES]\n");
+        fprintf(stderr, "usage: convolutions CONFIG.yaml SIZE list|CALLS [PYTORCH_TIMES]\n");
         return 2;
     }
     bool list = strcmp(argv[3], "list") == 0;

@@ -1,13 +1,10 @@
-/* What the programs that time convolutions on a card share: the list of a model's convolutions, the
- * card's clock, and cuDNN as the one to compare with. */
+/* What timing convolutions on a card and cuDNN as the one to compare with share: a model's
+ * convolution, the card's clock. */
 #ifndef BENCH_CARD_CONVOLUTIONS_H
 #define BENCH_CARD_CONVOLUTIONS_H
 
+#include "runtime/device.h"
 #include "kernels/kernels.h"
-
-#ifdef __cplusplus
-extern "C" {
-#endif
 
 /* A shape, and how often an inner iteration (the decoder forward and backward) and a pass of the
  * UNet convolve so. x, y: the forward input and output, NHWC; weight: OIHW. */
@@ -21,20 +18,17 @@ struct convolution {
  */
 float *random_floats(size_t count);
 
-/* The least milliseconds of one call of `run`, by the card's events: batches of calls, as many as
- * `repetitions`, after one that does not count. run puts work on the stream and waits for nothing.
- */
-double card_ms(void (*run)(void *context), void *context, void *stream, int repetitions);
+/* Milliseconds of one call of `run` by the card's own clock: the least of a few batches of `calls`,
+ * after one call that does not count. run puts work on the device's stream and waits for nothing.
+ * NAN where it failed. */
+double card_ms(void (*run)(void *context), void *context, struct device *device, int calls);
 
 /* cuDNN, where the program is linked with it: its fastest algorithm and layout (NCHW or NHWC), in
  * full f32 or with tf32 products. A picture that is upsampled or padded on one side alone is given
  * ready. NAN where it has none. */
-struct cudnn *cudnn_open(void *stream);
+struct cudnn *cudnn_open(struct device *device);
 double cudnn_ms(struct cudnn *cudnn, const struct convolution *convolution, bool backward,
-                bool tf32, int repetitions);
+                bool tf32, int calls);
 void cudnn_close(struct cudnn *cudnn);
 
-#ifdef __cplusplus
-}
-#endif
 #endif

@@ -7,7 +7,7 @@
 
 struct cudnn {
     cudnnHandle_t handle;
-    void *stream;
+    struct device *device;
 };
 
 /* One convolution in one layout and math; `x` is the picture after upsampling and one-sided
@@ -25,12 +25,12 @@ struct trial {
 
 enum { X, WEIGHT, Y };
 
-struct cudnn *cudnn_open(void *stream)
+struct cudnn *cudnn_open(struct device *device)
 {
     struct cudnn *cudnn = calloc(1, sizeof *cudnn);
     if (cudnn && cudnnCreate(&cudnn->handle) == CUDNN_STATUS_SUCCESS &&
-        cudnnSetStream(cudnn->handle, stream) == CUDNN_STATUS_SUCCESS) {
-        cudnn->stream = stream;
+        cudnnSetStream(cudnn->handle, device->stream(device)) == CUDNN_STATUS_SUCCESS) {
+        cudnn->device = device;
         return cudnn;
     }
     cudnn_close(cudnn);
@@ -152,7 +152,7 @@ static void destroy(struct trial *t)
 }
 
 double cudnn_ms(struct cudnn *cudnn, const struct convolution *convolution, bool backward,
-                bool tf32, int repetitions)
+                bool tf32, int calls)
 {
     static const cudnnTensorFormat_t layouts[] = {CUDNN_TENSOR_NCHW, CUDNN_TENSOR_NHWC};
     cudnnMathType_t math = tf32 ? CUDNN_DEFAULT_MATH : CUDNN_FMA_MATH;
@@ -162,7 +162,7 @@ double cudnn_ms(struct cudnn *cudnn, const struct convolution *convolution, bool
         if (describe(&t, convolution, layouts[i], math) &&
             (backward ? choose_backward(&t, math) : choose_forward(&t, math)) &&
             (!t.workspace_bytes || cudaMalloc(&t.workspace, t.workspace_bytes) == cudaSuccess))
-            least = fmin(least, card_ms(run, &t, cudnn->stream, repetitions));
+            least = fmin(least, card_ms(run, &t, cudnn->device, calls));
         destroy(&t);
     }
     cudaGetLastError(); /* a trial's failure is not the next one's */
