@@ -93,14 +93,22 @@ static struct cuda_backend open_backend(enum element_type network)
     return backend;
 }
 
+/* Where a step of AdamW changes no code, the picture and the loss stay as they are but for
+ * rounding, and rounding decides which of two iterates was the best: latents then are a step apart.
+ */
 static void expect_close(const struct resample_result *a, const struct resample_result *b)
 {
+    enum { ELEMENTS = 3 * SIZE * SIZE / 16 };
+    const double learning_rate = 5e-3;
     double image = relative_error(a->image, b->image, 3 * SIZE * SIZE);
-    double latent = relative_error(a->latent, b->latent, 3 * SIZE * SIZE / 16);
-    print_message("relative difference of the picture %.2g, of the latent %.2g\n", image, latent);
+    double latent = relative_error(a->latent, b->latent, ELEMENTS), farthest = 0;
+    for (int i = 0; i < ELEMENTS; i++)
+        farthest = fmax(farthest, fabs((double)a->latent[i] - b->latent[i]));
+    print_message("relative difference of the picture %.2g, of the latent %.2g, at most %.3g\n",
+                  image, latent, farthest);
     assert_int_equal(a->iterations, b->iterations);
     assert_int_equal(a->unet_evaluations, b->unet_evaluations);
-    assert_true(image < 1e-3 && latent < 1e-3);
+    assert_true(image < 1e-3 && (latent < 1e-3 || farthest < 1.01 * learning_rate));
 }
 
 /* The host allocates nothing, and in loops copies nothing and waits for nothing. */
