@@ -11,9 +11,9 @@
  * Under a memory limit a program on a device first offloads weights that no loop needs, those first
  * that cost the least copying: they stay in pinned host memory, and each convolution that needs one
  * finds it in the shared region, where it was uploaded just before. Then, as always on the CPU, a
- * tape that has a backward part recomputes forward segments until it fits. Neither changes a byte of
- * a result. Where that is not enough, and the kernels have them, convolutions take smaller forms of
- * their weights, which round otherwise. */
+ * tape that has a backward part recomputes forward segments until it fits. Neither changes a byte
+ * of a result. Where that is not enough, and the kernels have them, convolutions take smaller forms
+ * of their weights, which round otherwise. */
 #ifndef RUNTIME_PROGRAM_H
 #define RUNTIME_PROGRAM_H
 
@@ -32,7 +32,7 @@ struct memory_report {
     size_t peak_live_bytes; /* of the largest tape: no plan can be smaller */
     int recomputed_nodes;
     double upload_bytes; /* of offloaded weights, by all expected replays */
-    bool small_weights; /* convolutions take their weight's smaller form */
+    bool small_weights;  /* convolutions take their weight's smaller form */
 };
 
 /* Called after iterations of a loop's body: each of them on the host; on a device, whose loops do

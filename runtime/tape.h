@@ -38,8 +38,9 @@ void tape_label(struct tape *tape, const char *format, ...) __attribute__((forma
 value tape_state(struct tape *tape, int slot);
 value tape_parameter(struct tape *tape, struct parameter *parameter);
 
-/* Networks. A frozen weight is a tape_parameter value, packed once for the kernels. A weight that is
- * trained is state, row-major in a parameter's shape: convolutions pack it anew at every replay. */
+/* Networks. A frozen weight is a tape_parameter value, packed once for the kernels. A weight that
+ * is trained is state, row-major in a parameter's shape: convolutions pack it anew at every replay.
+ */
 value tape_conv2d(struct tape *tape, value x, value weight, value bias, value residual,
                   const struct conv2d_attributes *attributes); /* form is chosen here */
 value tape_group_norm(struct tape *tape, value x, value gamma, value beta, int groups,

@@ -293,7 +293,8 @@ static void a_low_limit_takes_smaller_weights(void **state)
 }
 
 /* Trained weights are packed in the arena, into the same bytes; there too the smaller form is taken
- * where memory is short, and the packing recomputed. A packed weight does not wait for the backward part. */
+ * where memory is short, and the packing recomputed. A packed weight does not wait for the backward
+ * part. */
 static void trained_weights_are_packed_in_the_arena(void **state)
 {
     (void)state;

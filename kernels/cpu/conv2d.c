@@ -3,9 +3,9 @@
 
 /* Winograd packs a weight into four times its size and rounds four times as much as the direct form
  * (cpu-kernels.md section 1). From 48 tiles on it takes a quarter of the direct form's time
- * (bench/kernels.c on Zen 3). With fewer it would gain little of a solve: the time lies in the large
- * pictures, and the small ones are the UNet's, whose rounding is divided by sqrt(alpha_cumprod) on
- * its way to the quantiser's near ties. */
+ * (bench/kernels.c on Zen 3). With fewer it would gain little of a solve: the time lies in the
+ * large pictures, and the small ones are the UNet's, whose rounding is divided by
+ * sqrt(alpha_cumprod) on its way to the quantiser's near ties. */
 enum { WINOGRAD_LEAST_TILES = 48, WINOGRAD_LEAST_CHANNELS = 16 };
 
 enum weight_form ISA_NAME(conv2d_form)(const struct conv2d_attributes *a, const int64_t x[4],
