@@ -29,7 +29,7 @@ if [ -n "$sanitize" ]; then
 fi
 # On a busy machine threads that spin while they wait cost far more than their work (tools/main.c).
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
-limit_s=${TEST_LIMIT_S:-1200}
+limit_s=${TEST_LIMIT_S:-1800}
 
 if [ -z "$names" ]; then
     for source in tests/test_*.c; do
