@@ -139,7 +139,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: roofline [CONFIG.yaml]\n");
         return 2;
     }
-    if (cuda_backend_open(&backend, false, &status) == STATUS_OK)
+    if (cuda_backend_open(&backend, TYPE_F32, false, &status) == STATUS_OK)
         predict(argc == 2 ? argv[1] : "models/ldm-vq4-256/ldm-vq4-256.yaml", &backend.kernels,
                 &status);
     cuda_backend_close(&backend);

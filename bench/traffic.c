@@ -161,7 +161,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: traffic CONFIG.yaml SIZE\n");
         return 2;
     }
-    if (cuda_backend_open(&backend, false, &status) == STATUS_OK) {
+    if (cuda_backend_open(&backend, TYPE_F32, false, &status) == STATUS_OK) {
         bench.kernels = &backend.kernels;
         count_traffic(&bench, argv[1], atoi(argv[2]), &status);
     }
