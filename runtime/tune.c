@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum {
     KEY_BYTES = 256,
@@ -20,11 +21,6 @@ struct record {
     char *text;
     size_t length, capacity;
 };
-
-static bool has_choice(const struct kernel_call *call, bool backward, const struct kernels *kernels)
-{
-    return kernels->conv2d_ways(call, backward) > 1;
-}
 
 static void write_key(char key[KEY_BYTES], const struct kernels *kernels,
                       const struct kernel_call *call, bool backward)
@@ -56,14 +52,11 @@ static bool valid_line(const char *line, size_t length)
 
 static int read_record(struct record *record, const char *path, struct status *status)
 {
-    struct status absent = {0};
-    FILE *file = fopen(path, "rb");
-    if (!file)
+    if (access(path, F_OK) != 0)
         return status->code;
-    fclose(file);
-    record->text = file_read_text(path, MOST_FILE_BYTES, &record->length, &absent);
+    record->text = file_read_text(path, MOST_FILE_BYTES, &record->length, status);
     if (!record->text)
-        return status_set(status, absent.code, "%s", absent.message);
+        return status->code;
     record->capacity = record->length + 1;
     int number = 1;
     for (const char *line = record->text; *line; number++) {
@@ -232,7 +225,7 @@ static int tune_node(struct tuner *tuner, const struct tape *tape, struct node *
                                       .attributes = &trial.attributes,
                                       .threads = tuner->program->threads};
     trial.kernel = &tuner->program->kernels->kernel[node->op];
-    if (!has_choice(&trial.call, backward, tuner->program->kernels))
+    if (tuner->program->kernels->conv2d_ways(&trial.call, backward) < 2)
         return status->code;
     return choose_way(tuner, &trial, backward, &node->attributes.conv2d.way, status);
 }
