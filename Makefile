@@ -26,7 +26,7 @@ FLAGS_wide := -mavx2 -mfma -mf16c
 # quantiser is part of a result
 KERNEL_OPTIMIZE := -O3 -ffp-contract=fast -fno-math-errno -fno-trapping-math
 
-LIBRARY_SOURCES := $(wildcard kernels/*.c runtime/*.c model/*.c operators/*.c solvers/*.c)
+LIBRARY_SOURCES := $(wildcard kernels/*.c runtime/*.c model/*.c operators/*.c solvers/*.c training/*.c)
 LIBRARY_OBJECTS := $(LIBRARY_SOURCES:%.c=$(BUILD)/%.o)
 CPU_SOURCES := $(wildcard kernels/cpu/*.c)
 CPU_OBJECTS := $(foreach isa,$(ISAS),$(CPU_SOURCES:%.c=$(BUILD)/%.$(isa).o))

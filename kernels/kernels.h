@@ -66,11 +66,17 @@
  *     added in the pixels' order in real arithmetic
  * mean_squared_error: a, b (same shape) -> scalar mean (a-b)^2, accumulated in double
  * mean_squared_error_backward: g scalar, a, b -> d a = g*2/n*(a-b)
+ * mean_absolute_error: a, b (same shape) -> scalar mean |a-b|, accumulated in double
+ * mean_absolute_error_backward: g scalar, a, b -> d a = g/n*sign(a-b), 0 where they are equal
  * l2_norm: r -> scalar sqrt(sum r^2), accumulated in double
  * l2_norm_backward: g scalar, r, norm scalar -> g*r/norm (0 where norm = 0)
  * dot: a, b (same shape) -> scalar sum a*b, accumulated in double
  * adam_step: p, g, m, v, step[1,1,1,1] i32 -> p, m, v, step (the same memory)   attributes.adam
  *     step += 1, decoupled decay, algorithm.md section 6; 1-beta^step in double; zero-initialised m, v, step
+ * adamw_step: p, g, m, v, control[1,1,1,8], squared_norm scalar -> p, m, v (the same memory)
+ *     attributes.adam without the rate; control: OPTIMISER_* below. For training, whose rate changes
+ *     and whose gradient is clipped: g is scaled by OPTIMISER_SCALE, and once more where
+ *     sqrt(squared_norm)*scale would exceed OPTIMISER_CLIP; nothing changes where squared_norm is not finite
  * copy: x -> x
  * cast: x -> x in the type of the output: real to bf16, rounded to nearest even, or bf16 to real
  * philox_normal: counter[1,1,1,4] i32 (seed low, seed high, stream, draw) -> normals of y's shape,
@@ -192,6 +198,15 @@ union attributes {
 enum { DDIM_SQRT_A, DDIM_SQRT_ONE_MINUS_A, DDIM_SQRT_A_PREV, DDIM_DIRECTION, DDIM_SIGMA };
 /* coefficients of stochastic_resample: x = WEIGHT_Z0*z0 + WEIGHT_X*x_t + DEVIATION*noise */
 enum { RESAMPLE_WEIGHT_Z0, RESAMPLE_WEIGHT_X, RESAMPLE_DEVIATION };
+/* control of adamw_step: the corrections are 1 - beta1^t and 1 - beta2^t at step t; a clip of 0 is
+ * none */
+enum {
+    OPTIMISER_LEARNING_RATE,
+    OPTIMISER_CLIP,
+    OPTIMISER_SCALE,
+    OPTIMISER_CORRECTION1,
+    OPTIMISER_CORRECTION2
+};
 /* state of a search along conjugate directions */
 enum {
     SEARCH_ENERGY,    /* at the base point */
@@ -206,7 +221,7 @@ enum {
  * of the picture (center = detectors/2 - 0.5 when centred); the picture is H x W pixels */
 enum { RADON_SCALE, RADON_SPACING, RADON_CENTER, RADON_GEOMETRY_HEADER };
 
-enum { KERNEL_MAX_INPUTS = 5, KERNEL_MAX_OUTPUTS = 4 };
+enum { KERNEL_MAX_INPUTS = 6, KERNEL_MAX_OUTPUTS = 4 };
 
 struct kernel_call {
     const struct tensor *input;  /* as many as kernels.def says */

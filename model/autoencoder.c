@@ -114,14 +114,20 @@ value encoder_record(struct tape *tape, struct model *model, value image)
     return tape_to_real(tape, h);
 }
 
+value codebook_record(struct tape *tape, struct model *model)
+{
+    const struct autoencoder_config *config = &model->config.autoencoder;
+    struct layers layers = first_stage(tape, model);
+    return layer_parameter(&layers,
+                           model_codebook(model, "first_stage_model.quantize.embedding.weight",
+                                          config->n_embed, config->embed_dim));
+}
+
 static value quantized(const struct layers *layers, value z)
 {
-    const struct autoencoder_config *config = &layers->model->config.autoencoder;
-    struct parameter *codebook =
-        model_codebook(layers->model, "first_stage_model.quantize.embedding.weight",
-                       config->n_embed, config->embed_dim);
+    value codebook = codebook_record(layers->tape, layers->model);
     tape_label(layers->tape, "quantize");
-    value q = tape_vector_quantize(layers->tape, z, layer_parameter(layers, codebook), NULL);
+    value q = tape_vector_quantize(layers->tape, z, codebook, NULL);
     layer_visit(layers, "quantize", q);
     return q;
 }

@@ -45,7 +45,7 @@ void checkpoint_drop_pages(const struct checkpoint *checkpoint);
 const char *checkpoint_type_name(enum checkpoint_type type);
 
 /* Writes tensors (converted to `type`: F32, F16 or BF16, the last two rounded to nearest, ties to
- * even) with metadata pairs {key, value, ..., NULL} or NULL; to a temporary name, then renamed.
+ * even; a scalar, of rank 0, is always F32) with metadata pairs {key, value, ..., NULL} or NULL; to a temporary name, then renamed.
  * Names must differ. Errors: a CHECKPOINT_OTHER tensor, a finite value beyond the range of `type`, a
  * file that cannot be written. */
 int safetensors_write(const char *path, const struct checkpoint_tensor *tensors, int count,

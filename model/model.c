@@ -309,6 +309,14 @@ static int verify_parameters(const struct model *model, struct status *status)
     return STATUS_OK;
 }
 
+static int64_t tensor_count(const struct expected_tensor *tensor)
+{
+    int64_t count = 1;
+    for (int i = 0; i < tensor->rank; i++)
+        count *= tensor->shape[i];
+    return count;
+}
+
 void model_visit_tensors(const struct model *model,
                          void (*visit)(void *context, const struct expected_tensor *tensor),
                          void *context)
@@ -317,9 +325,11 @@ void model_visit_tensors(const struct model *model,
         const struct source *source = model->parameters[i]->source;
         for (int part = 0; part < source->part_count; part++) {
             char name[KEY_BYTES], misfit[512];
-            struct expected_tensor tensor = {.name = name, .found = source->parts[part]};
+            struct expected_tensor tensor = {
+                .name = name, .parameter = &source->parameter, .found = source->parts[part]};
             expand_part(source->parameter.name, part, name);
             tensor.rank = wanted_shape(source, tensor.shape);
+            tensor.first = part * tensor_count(&tensor);
             if (tensor.found && !fits(source, tensor.found)) {
                 describe_misfit(misfit, sizeof misfit, source, tensor.found);
                 tensor.misfit = misfit;

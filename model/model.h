@@ -46,6 +46,8 @@ void model_close(struct model *model);
  * and what is wrong with that (NULL: it fits). */
 struct expected_tensor {
     const char *name;
+    const struct parameter *parameter; /* that it is, or is a part of */
+    int64_t first;                     /* element of the parameter at which it begins */
     int rank;
     int64_t shape[4];
     const struct checkpoint_tensor *found;
@@ -80,6 +82,9 @@ value encoder_record(struct tape *tape, struct model *model, value image);
 /* Decoder(post_quant_conv(Q(z / scale_factor))), Q the nearest code if `quantize` (KL models:
  * none). */
 value decoder_record(struct tape *tape, struct model *model, value z, bool quantize);
+
+/* The codebook as decoder_record takes it. */
+value codebook_record(struct tape *tape, struct model *model);
 
 /* Pixels per latent: 2^(autoencoder levels - 1). */
 int model_latent_factor(const struct model *model);

@@ -23,6 +23,13 @@ static const char *type_name(enum checkpoint_type type)
     return type == CHECKPOINT_F32 ? "F32" : type == CHECKPOINT_F16 ? "F16" : "BF16";
 }
 
+/* A scalar, such as scale_factor, is never rounded to 16 bits. */
+static enum checkpoint_type stored_type(const struct checkpoint_tensor *tensor,
+                                        enum checkpoint_type type)
+{
+    return tensor->rank == 0 ? CHECKPOINT_F32 : type;
+}
+
 static bool add_numbers(cJSON *description, const char *key, const int64_t *numbers, int count)
 {
     cJSON *array = cJSON_AddArrayToObject(description, key);
@@ -70,8 +77,9 @@ static char *make_header(const struct checkpoint_tensor *tensors, int count,
             goto done;
         }
         *largest = elements > *largest ? elements : *largest;
-        offsets[1] = offsets[0] + elements * checkpoint_type_bytes(type);
-        described = describe(root, &tensors[i], type, offsets);
+        enum checkpoint_type stored = stored_type(&tensors[i], type);
+        offsets[1] = offsets[0] + elements * checkpoint_type_bytes(stored);
+        described = describe(root, &tensors[i], stored, offsets);
         offsets[0] = offsets[1];
     }
     if (described)
@@ -114,15 +122,16 @@ static int write_tensor(struct writer *writer, const struct checkpoint_tensor *t
 {
     unsigned char buffer[16384];
     size_t used = 0;
-    int width = checkpoint_type_bytes(writer->type);
+    enum checkpoint_type type = stored_type(tensor, writer->type);
+    int width = checkpoint_type_bytes(type);
     int64_t count = checkpoint_count_elements(tensor, INT64_MAX);
     checkpoint_read(tensor, writer->values);
     for (int64_t i = 0; i < count; i++) {
-        uint32_t bits = encode(writer->values[i], writer->type);
-        if (is_infinite(bits, writer->type) && isfinite(writer->values[i]))
-            return status_set(
-                status, STATUS_BAD_INPUT, "tensor \"%s\" holds %g, which is beyond the range of %s",
-                tensor->name, (double)writer->values[i], checkpoint_type_name(writer->type));
+        uint32_t bits = encode(writer->values[i], type);
+        if (is_infinite(bits, type) && isfinite(writer->values[i]))
+            return status_set(status, STATUS_BAD_INPUT,
+                              "tensor \"%s\" holds %g, which is beyond the range of %s",
+                              tensor->name, (double)writer->values[i], checkpoint_type_name(type));
         for (int byte = 0; byte < width; byte++)
             buffer[used++] = (unsigned char)(bits >> (8 * byte));
         if (used == sizeof buffer || i + 1 == count) {

@@ -76,6 +76,15 @@ int operator_adjoint(const struct operator *self, const float *measurement_nchw,
                      float *image_nchw, struct status *status);
 
 /* Philox streams: what each is for, so that no two uses share numbers. */
-enum { NOISE_STREAM_MEASUREMENT = 0, NOISE_STREAM_MASK = 1, NOISE_STREAM_SAMPLER = 2 };
+enum {
+    NOISE_STREAM_MEASUREMENT = 0,
+    NOISE_STREAM_MASK = 1,
+    NOISE_STREAM_SAMPLER = 2,
+    NOISE_STREAM_PICTURES = 3, /* 3..: training */
+    NOISE_STREAM_WEIGHTS = 4,
+    NOISE_STREAM_CODES = 5,
+    NOISE_STREAM_DIFFUSION = 6,
+    NOISE_STREAM_EVALUATION = 7
+};
 
 #endif

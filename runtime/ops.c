@@ -654,16 +654,41 @@ static bool mse_infer(struct tape *tape, struct node *node, struct value_info ou
     return true;
 }
 
-static void mse_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
-                    const bool *wanted, value *input_gradient)
+/* Backward kernels of errors take the gradient, the input and the other one. */
+static void error_vjp(struct tape *tape, int backward, const struct node *node,
+                      value output_gradient, const bool *wanted, value *input_gradient)
 {
     for (int i = 0; i < 2; i++) {
         if (!wanted[i])
             continue;
-        struct node back = node_of(KERNEL_mean_squared_error_backward, output_gradient[0],
-                                   node->input[i], node->input[1 - i], NO_VALUE, NO_VALUE);
+        struct node back = node_of(backward, output_gradient, node->input[i], node->input[1 - i],
+                                   NO_VALUE, NO_VALUE);
         input_gradient[i] = tape_append(tape, &back);
     }
+}
+
+static void mse_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                    const bool *wanted, value *input_gradient)
+{
+    error_vjp(tape, KERNEL_mean_squared_error_backward, node, output_gradient[0], wanted,
+              input_gradient);
+}
+
+static void mae_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                    const bool *wanted, value *input_gradient)
+{
+    error_vjp(tape, KERNEL_mean_absolute_error_backward, node, output_gradient[0], wanted,
+              input_gradient);
+}
+
+/* The derivative is the backward kernel's row times the inputs' change. */
+static void mae_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                    value *output_tangent)
+{
+    struct node signs = node_of(KERNEL_mean_absolute_error_backward, tape_one(tape), node->input[0],
+                                node->input[1], NO_VALUE, NO_VALUE);
+    value change = weighted_sum(tape, 1, input_tangent[0], -1, input_tangent[1]);
+    output_tangent[0] = tape_dot(tape, tape_append(tape, &signs), change);
 }
 
 static void mse_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
@@ -710,6 +735,16 @@ static bool adam_infer(struct tape *tape, struct node *node, struct value_info o
         if (!alike(info(tape, node->input[0]), info(tape, node->input[i])))
             return refuse(tape, node, "the shapes or types differ");
     return is_scalar(info(tape, node->input[4])) || refuse(tape, node, "step is not a scalar");
+}
+
+static bool adamw_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    (void)output;
+    for (int i = 1; i < 4; i++)
+        if (!alike(info(tape, node->input[0]), info(tape, node->input[i])))
+            return refuse(tape, node, "the shapes or types differ");
+    return is_scalar(info(tape, node->input[5])) ||
+           refuse(tape, node, "the squared norm is not a scalar");
 }
 
 static bool ddim_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -864,10 +899,13 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_take_codes_backward] = {shape_of_node, NULL, NULL, 0, 0, {0}},
     [KERNEL_mean_squared_error] = {mse_infer, mse_vjp, mse_jvp, 3u, 0, {0}},
     [KERNEL_mean_squared_error_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
+    [KERNEL_mean_absolute_error] = {mse_infer, mae_vjp, mae_jvp, 3u, 0, {0}},
+    [KERNEL_mean_absolute_error_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
     [KERNEL_l2_norm] = {l2_infer, l2_vjp, l2_jvp, 1u << 0, 0, {0}},
     [KERNEL_l2_norm_backward] = {same_as_second, NULL, NULL, 0, 0, {0}},
     [KERNEL_dot] = {mse_infer, NULL, NULL, 0, 0, {0}},
     [KERNEL_adam_step] = {adam_infer, NULL, NULL, 0, 0, {1, 3, 4, 5}},
+    [KERNEL_adamw_step] = {adamw_infer, NULL, NULL, 0, 0, {1, 3, 4}},
     [KERNEL_copy] = {same_as_first, NULL, NULL, 0, 0, {0}},
     [KERNEL_cast] = {cast_infer, cast_vjp, cast_jvp, 1u << 0, 0, {0}},
     [KERNEL_philox_normal] = {shape_of_node, NULL, NULL, 0, 0, {0, 1}},

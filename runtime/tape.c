@@ -67,6 +67,7 @@ struct node node_of(int op, value a, value b, value c, value d, value e)
     node.input[2] = c;
     node.input[3] = d;
     node.input[4] = e;
+    node.input[5] = NO_VALUE;
     for (int k = 0; k < KERNEL_MAX_OUTPUTS; k++)
         node.output[k] = NO_VALUE;
     return node;
@@ -312,6 +313,11 @@ value tape_mean_squared_error(struct tape *tape, value a, value b)
     return append(tape, KERNEL_mean_squared_error, a, b, NO_VALUE);
 }
 
+value tape_mean_absolute_error(struct tape *tape, value a, value b)
+{
+    return append(tape, KERNEL_mean_absolute_error, a, b, NO_VALUE);
+}
+
 value tape_l2_norm(struct tape *tape, value r)
 {
     return append(tape, KERNEL_l2_norm, r, NO_VALUE, NO_VALUE);
@@ -417,6 +423,19 @@ void tape_adam_step(struct tape *tape, value p_state, value g, value m_state, va
     node.attributes.adam.beta1 = 0.9;
     node.attributes.adam.beta2 = 0.999;
     node.attributes.adam.epsilon = 1e-8;
+    node.attributes.adam.weight_decay = weight_decay;
+    tape_append(tape, &node);
+}
+
+void tape_adamw_step(struct tape *tape, value p_state, value g, value m_state, value v_state,
+                     value control, value squared_norm, double beta1, double beta2, double epsilon,
+                     double weight_decay)
+{
+    struct node node = node_of(KERNEL_adamw_step, p_state, g, m_state, v_state, control);
+    node.input[5] = squared_norm;
+    node.attributes.adam.beta1 = beta1;
+    node.attributes.adam.beta2 = beta2;
+    node.attributes.adam.epsilon = epsilon;
     node.attributes.adam.weight_decay = weight_decay;
     tape_append(tape, &node);
 }

@@ -69,6 +69,7 @@ value tape_to_real(struct tape *tape, value v);
 
 /* Reductions: scalars {1,1,1,1}. */
 value tape_mean_squared_error(struct tape *tape, value a, value b);
+value tape_mean_absolute_error(struct tape *tape, value a, value b);
 value tape_l2_norm(struct tape *tape, value r);
 value tape_dot(struct tape *tape, value a, value b); /* has no derivative */
 
@@ -96,6 +97,10 @@ value tape_stochastic_resample(struct tape *tape, value z0, value x_t, value noi
                                value coefficients);
 void tape_adam_step(struct tape *tape, value p_state, value g, value m_state, value v_state,
                     value step_state, double learning_rate, double weight_decay);
+/* With the rate and the rest that changes from step to step in `control` (kernels.h). */
+void tape_adamw_step(struct tape *tape, value p_state, value g, value m_state, value v_state,
+                     value control, value squared_norm, double beta1, double beta2, double epsilon,
+                     double weight_decay);
 void tape_keep_best(struct tape *tape, value loss, value x, value best_loss_state,
                     value best_x_state);
 value tape_stop_rule(struct tape *tape, value loss, value window_state, value iteration_state,

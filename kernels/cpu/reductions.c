@@ -4,11 +4,17 @@
 #include <math.h>
 
 typedef double vector_f64 __attribute__((vector_size(VECTOR_BYTES)));
+typedef int64_t vector_i64 __attribute__((vector_size(VECTOR_BYTES)));
 typedef float half_vector __attribute__((vector_size(VECTOR_BYTES / 2)));
 
 size_t ISA_NAME(mean_squared_error_workspace)(const struct kernel_call *call)
 {
     return (size_t)ceil_divide(tensor_elements(&call->input[0]), UNIT_ELEMENTS) * sizeof(double);
+}
+
+size_t ISA_NAME(mean_absolute_error_workspace)(const struct kernel_call *call)
+{
+    return ISA_NAME(mean_squared_error_workspace)(call);
 }
 
 size_t ISA_NAME(l2_norm_workspace)(const struct kernel_call *call)
@@ -28,8 +34,14 @@ ALWAYS_INLINE vector_f64 widen(const float *p)
     return __builtin_convertvector(half, vector_f64);
 }
 
-/* sum of (a-b)^2 or of a*b */
-ALWAYS_INLINE double unit_sum(const float *a, const float *b, int64_t n, bool differences)
+enum sum { SUM_SQUARES, SUM_DISTANCES, SUM_PRODUCTS }; /* of (a-b)^2, |a-b|, a*b */
+
+ALWAYS_INLINE vector_f64 magnitude(vector_f64 x)
+{
+    return (vector_f64)((vector_i64)x & INT64_MAX);
+}
+
+ALWAYS_INLINE double unit_sum(const float *a, const float *b, int64_t n, enum sum kind)
 {
     vector_f64 sum[2] = {{0}, {0}};
     int64_t i = 0;
@@ -37,20 +49,21 @@ ALWAYS_INLINE double unit_sum(const float *a, const float *b, int64_t n, bool di
         for (int half = 0; half < 2; half++) {
             int64_t at = i + half * (LANES / 2);
             vector_f64 x = widen(a + at), y = widen(b + at), d = x - y;
-            sum[half] += differences ? d * d : x * y;
+            sum[half] += kind == SUM_SQUARES ? d * d : kind == SUM_DISTANCES ? magnitude(d) : x * y;
         }
     double total = 0;
     for (; i < n; i++) {
         double d = (double)a[i] - b[i];
-        total += differences ? d * d : (double)a[i] * b[i];
+        total += kind == SUM_SQUARES     ? d * d
+                 : kind == SUM_DISTANCES ? fabs(d)
+                                         : (double)a[i] * b[i];
     }
     for (int lane = 0; lane < LANES / 2; lane++)
         total += sum[0][lane] + sum[1][lane];
     return total;
 }
 
-static double sum_of(const struct kernel_call *call, const float *a, const float *b,
-                     bool differences)
+static double sum_of(const struct kernel_call *call, const float *a, const float *b, enum sum kind)
 {
     int64_t n = tensor_elements(&call->input[0]), units = ceil_divide(n, UNIT_ELEMENTS);
     double *parts = call->workspace, total = 0;
@@ -58,8 +71,9 @@ static double sum_of(const struct kernel_call *call, const float *a, const float
     for (int64_t u = 0; u < units; u++) {
         int64_t first = u * UNIT_ELEMENTS;
         int64_t count = n - first < UNIT_ELEMENTS ? n - first : UNIT_ELEMENTS;
-        parts[u] = differences ? unit_sum(a + first, b + first, count, true)
-                               : unit_sum(a + first, b + first, count, false);
+        parts[u] = kind == SUM_SQUARES     ? unit_sum(a + first, b + first, count, SUM_SQUARES)
+                   : kind == SUM_DISTANCES ? unit_sum(a + first, b + first, count, SUM_DISTANCES)
+                                           : unit_sum(a + first, b + first, count, SUM_PRODUCTS);
     }
     for (int64_t u = 0; u < units; u++)
         total += parts[u];
@@ -68,20 +82,26 @@ static double sum_of(const struct kernel_call *call, const float *a, const float
 
 void ISA_NAME(mean_squared_error)(const struct kernel_call *call)
 {
-    double total = sum_of(call, call->input[0].data, call->input[1].data, true);
+    double total = sum_of(call, call->input[0].data, call->input[1].data, SUM_SQUARES);
+    *(float *)call->output[0].data = (float)(total / (double)tensor_elements(&call->input[0]));
+}
+
+void ISA_NAME(mean_absolute_error)(const struct kernel_call *call)
+{
+    double total = sum_of(call, call->input[0].data, call->input[1].data, SUM_DISTANCES);
     *(float *)call->output[0].data = (float)(total / (double)tensor_elements(&call->input[0]));
 }
 
 void ISA_NAME(l2_norm)(const struct kernel_call *call)
 {
     *(float *)call->output[0].data =
-        (float)sqrt(sum_of(call, call->input[0].data, call->input[0].data, false));
+        (float)sqrt(sum_of(call, call->input[0].data, call->input[0].data, SUM_PRODUCTS));
 }
 
 void ISA_NAME(dot)(const struct kernel_call *call)
 {
     *(float *)call->output[0].data =
-        (float)sum_of(call, call->input[0].data, call->input[1].data, false);
+        (float)sum_of(call, call->input[0].data, call->input[1].data, SUM_PRODUCTS);
 }
 
 void ISA_NAME(mean_squared_error_backward)(const struct kernel_call *call)
@@ -95,6 +115,17 @@ void ISA_NAME(mean_squared_error_backward)(const struct kernel_call *call)
         vector_f32 d = vector_load_some(a + i, n - i) - vector_load_some(b + i, n - i);
         vector_store_some(da + i, factor * d, n - i);
     }
+}
+
+void ISA_NAME(mean_absolute_error_backward)(const struct kernel_call *call)
+{
+    const float *g = call->input[0].data, *a = call->input[1].data, *b = call->input[2].data;
+    float *da = call->output[0].data;
+    int64_t n = tensor_elements(&call->input[1]);
+    float factor = (float)(*g / (double)n);
+#pragma omp parallel for num_threads(threads_for(call, n))
+    for (int64_t i = 0; i < n; i++)
+        da[i] = factor * (float)((a[i] > b[i]) - (a[i] < b[i]));
 }
 
 void ISA_NAME(l2_norm_backward)(const struct kernel_call *call)

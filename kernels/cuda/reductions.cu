@@ -15,31 +15,35 @@ static size_t sum_workspace(const kernel_call *call)
     return sum_blocks((size_t)tensor_elements(&call->input[0])) * sizeof(double);
 }
 
+enum sum { SUM_SQUARES, SUM_DISTANCES, SUM_PRODUCTS }; /* of (a-b)^2, |a-b|, a*b */
+
 template <unsigned WIDTH>
-__device__ static inline double sum_pack(const float *a, const float *b, bool differences)
+__device__ static inline double sum_pack(const float *a, const float *b, sum kind)
 {
     pack<WIDTH> x = load_pack<WIDTH>(a), y = load_pack<WIDTH>(b);
     double sum = 0;
     for (unsigned k = 0; k < WIDTH; k++) {
         double d = (double)x.at[k] - y.at[k];
-        sum += differences ? d * d : (double)x.at[k] * y.at[k];
+        sum += kind == SUM_SQUARES     ? d * d
+               : kind == SUM_DISTANCES ? fabs(d)
+                                       : (double)x.at[k] * y.at[k];
     }
     return sum;
 }
 
-/* Each block's sum of (a-b)^2 or of a*b. */
+/* Each block's sum. */
 __global__ void __launch_bounds__(REDUCE_THREADS)
-    sum_shares(const float *a, const float *b, size_t count, bool differences, double *parts)
+    sum_shares(const float *a, const float *b, size_t count, sum kind, double *parts)
 {
     __shared__ double shared[REDUCE_WARPS];
     double sum = 0;
     size_t i = ((size_t)blockIdx.x * REDUCE_THREADS + threadIdx.x) * PACK;
     for (; i < count; i += (size_t)gridDim.x * REDUCE_THREADS * PACK)
         if (i + PACK <= count)
-            sum += sum_pack<PACK>(a + i, b + i, differences);
+            sum += sum_pack<PACK>(a + i, b + i, kind);
         else
             for (size_t j = i; j < count; j++)
-                sum += sum_pack<1>(a + j, b + j, differences);
+                sum += sum_pack<1>(a + j, b + j, kind);
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0)
         parts[blockIdx.x] = sum;
@@ -59,7 +63,8 @@ __global__ void __launch_bounds__(REDUCE_THREADS)
 
 struct summation {
     const float *a, *b;
-    bool differences, root;
+    sum kind;
+    bool root;
     double divisor;
 };
 
@@ -68,7 +73,7 @@ static void sum_up(const kernel_call *call, const summation &s)
     size_t count = (size_t)tensor_elements(&call->input[0]);
     double *parts = static_cast<double *>(call->workspace);
     LAUNCH(sum_shares, sum_blocks(count), REDUCE_THREADS, 0, stream_of(call), s.a, s.b, count,
-           s.differences, parts);
+           s.kind, parts);
     LAUNCH(fold_shares, 1, REDUCE_THREADS, 0, stream_of(call), parts, sum_blocks(count), s.divisor,
            s.root, output_of(call, 0));
 }
@@ -81,7 +86,18 @@ size_t cuda_mean_squared_error_workspace(const kernel_call *call)
 void cuda_mean_squared_error(const kernel_call *call)
 {
     double count = (double)tensor_elements(&call->input[0]);
-    sum_up(call, {input_of(call, 0), input_of(call, 1), true, false, count});
+    sum_up(call, {input_of(call, 0), input_of(call, 1), SUM_SQUARES, false, count});
+}
+
+size_t cuda_mean_absolute_error_workspace(const kernel_call *call)
+{
+    return sum_workspace(call);
+}
+
+void cuda_mean_absolute_error(const kernel_call *call)
+{
+    double count = (double)tensor_elements(&call->input[0]);
+    sum_up(call, {input_of(call, 0), input_of(call, 1), SUM_DISTANCES, false, count});
 }
 
 size_t cuda_l2_norm_workspace(const kernel_call *call)
@@ -91,7 +107,7 @@ size_t cuda_l2_norm_workspace(const kernel_call *call)
 
 void cuda_l2_norm(const kernel_call *call)
 {
-    sum_up(call, {input_of(call, 0), input_of(call, 0), false, true, 1});
+    sum_up(call, {input_of(call, 0), input_of(call, 0), SUM_PRODUCTS, true, 1});
 }
 
 size_t cuda_dot_workspace(const kernel_call *call)
@@ -101,7 +117,7 @@ size_t cuda_dot_workspace(const kernel_call *call)
 
 void cuda_dot(const kernel_call *call)
 {
-    sum_up(call, {input_of(call, 0), input_of(call, 1), false, false, 1});
+    sum_up(call, {input_of(call, 0), input_of(call, 1), SUM_PRODUCTS, false, 1});
 }
 
 /* ---- and back ---- */
@@ -117,6 +133,21 @@ struct difference_function {
     __device__ void operator()(const float x[2], float dx[1]) const
     {
         dx[0] = factor * (x[0] - x[1]);
+    }
+};
+
+struct sign_function {
+    const float *g;
+    double weight;
+    float factor;
+    __device__ bool prepare()
+    {
+        factor = (float)(weight * *g);
+        return true;
+    }
+    __device__ void operator()(const float x[2], float dx[1]) const
+    {
+        dx[0] = factor * (float)((x[0] > x[1]) - (x[0] < x[1]));
     }
 };
 
@@ -138,6 +169,13 @@ void cuda_mean_squared_error_backward(const kernel_call *call)
 {
     size_t count = (size_t)tensor_elements(&call->input[1]);
     map(call, difference_function{input_of(call, 0), 2 / (double)count, 0},
+        map_arrays<2, 1>{{input_of(call, 1), input_of(call, 2)}, {output_of(call, 0)}, count});
+}
+
+void cuda_mean_absolute_error_backward(const kernel_call *call)
+{
+    size_t count = (size_t)tensor_elements(&call->input[1]);
+    map(call, sign_function{input_of(call, 0), 1 / (double)count, 0},
         map_arrays<2, 1>{{input_of(call, 1), input_of(call, 2)}, {output_of(call, 0)}, count});
 }
 

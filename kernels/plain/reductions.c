@@ -23,6 +23,25 @@ void PLAIN(mean_squared_error_backward)(const struct kernel_call *call)
         output_data(call, 0)[i] = (real)(factor * ((double)a[i] - b[i]));
 }
 
+void PLAIN(mean_absolute_error)(const struct kernel_call *call)
+{
+    const real *a = input_data(call, 0), *b = input_data(call, 1);
+    int64_t n = tensor_elements(&call->input[0]);
+    double sum = 0;
+    for (int64_t i = 0; i < n; i++)
+        sum += fabs((double)a[i] - b[i]);
+    output_data(call, 0)[0] = (real)(sum / (double)n);
+}
+
+void PLAIN(mean_absolute_error_backward)(const struct kernel_call *call)
+{
+    const real *a = input_data(call, 1), *b = input_data(call, 2);
+    int64_t n = tensor_elements(&call->input[1]);
+    double factor = input_data(call, 0)[0] / (double)n;
+    for (int64_t i = 0; i < n; i++)
+        output_data(call, 0)[i] = (real)(factor * ((a[i] > b[i]) - (a[i] < b[i])));
+}
+
 void PLAIN(l2_norm)(const struct kernel_call *call)
 {
     const real *r = input_data(call, 0);

@@ -85,6 +85,16 @@ enum { POISON = 0xff /* NaN as a float */, SEED = 20240611 };
       COUNT(9, 1, 1, 1, 1)},                                                                       \
      {ON(0, __VA_ARGS__), ON(2, __VA_ARGS__), ON(3, __VA_ARGS__), ON_I32(4, 1, 1, 1, 1)}, 1e-6,    \
      false}
+#define ADAMW(squared_norm, ...)                                                                   \
+    {KERNEL_adamw_step, {.adam = {0, 0.9, 0.99, 1e-8, 0.01}},                                      \
+     {IN(__VA_ARGS__), IN(__VA_ARGS__), IN(__VA_ARGS__), FROM(0.5, 2, __VA_ARGS__),                \
+      FROM(0.01, 0.5, 1, 1, 1, 8), squared_norm},                                                  \
+     {ON(0, __VA_ARGS__), ON(2, __VA_ARGS__), ON(3, __VA_ARGS__)}, 1e-6, false}
+#define ABSOLUTE(...)                                                                              \
+    {KERNEL_mean_absolute_error, {{0}}, {IN(__VA_ARGS__), IN(__VA_ARGS__)}, {OUT(1, 1, 1, 1)},     \
+     2e-7, false},                                                                                 \
+        {KERNEL_mean_absolute_error_backward, {{0}},                                               \
+         {IN(1, 1, 1, 1), IN(__VA_ARGS__), IN(__VA_ARGS__)}, {OUT(__VA_ARGS__)}, 1e-6, false}
 #define CAST(x, y) {KERNEL_cast, {{0}}, {x}, {y}, 1e-7, true}
 #define NORMAL(...)                                                                                \
     {KERNEL_philox_normal, {{0}}, {COUNT(1000, 1, 1, 1, 4)},                                       \
@@ -369,6 +379,14 @@ const struct test_case kernel_cases[] = {
     SEARCH_STEP(FROM(0, 0, 1, 1, 1, SEARCH_STATE), 1, 3, 5, 3),
     SEARCH_STEP(FROM(0.5, 2, 1, 1, 1, SEARCH_STATE), 1, 32, 33, 4),
     SEARCH_STEP(FROM(0.5, 2, 1, 1, 1, SEARCH_STATE), 1, 1, 1, 1),
+    ABSOLUTE(1, 3, 5, 7),
+    ABSOLUTE(2, 99, 101, 3),
+    ABSOLUTE(1, 1, 1, 1),
+    ABSOLUTE(2, 4, 9, 32),
+    ADAMW(FROM(0, 0, 1, 1, 1, 1), 2, 99, 101, 3),
+    ADAMW(FROM(4, 9, 1, 1, 1, 1), 1, 3, 5, 3),
+    ADAMW(FROM(1e30, 1e30, 1, 1, 1, 1), 1, 1, 1, 1),
+    ADAMW(FROM(-2, -1, 1, 1, 1, 1), 2, 4, 9, 32),
 };
 /* clang-format on */
 const int kernel_case_count = sizeof kernel_cases / sizeof *kernel_cases;

@@ -182,6 +182,12 @@ static value build_mean_squared_error(struct fixture *f, int variant)
     return tape_mean_squared_error(f->tape, a, plain_input(f, variant));
 }
 
+static value build_mean_absolute_error(struct fixture *f, int variant)
+{
+    value a = plain_input(f, variant);
+    return tape_mean_absolute_error(f->tape, a, plain_input(f, variant));
+}
+
 static value build_l2_norm(struct fixture *f, int variant)
 {
     return tape_l2_norm(f->tape, plain_input(f, variant));
@@ -297,6 +303,7 @@ const struct operation_case operation_cases[] = {
     {KERNEL_pad_channels, build_pad_channels},
     {KERNEL_take_codes, build_take_codes},
     {KERNEL_mean_squared_error, build_mean_squared_error},
+    {KERNEL_mean_absolute_error, build_mean_absolute_error},
     {KERNEL_l2_norm, build_l2_norm},
     {KERNEL_axis_filter, build_axis_filter},
     {KERNEL_tap_filter, build_tap_filter},

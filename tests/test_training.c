@@ -1,0 +1,430 @@
+/* Training: its losses against PyTorch's over 200 steps (tests/reference/make_training.py), the
+ * same bytes after a stop, with other threads and under a memory limit, new weights, codes that
+ * start anew, what is written, and what is refused. */
+#include "runtime/array.h"
+#include "tests/support/golden.h"
+#include "training/training.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { PICTURES = 6, SIDE = 16, GOLDEN_STEPS = 200 };
+
+static void must(int code, const struct status *status)
+{
+    if (code)
+        fail_msg("%s", status->message);
+}
+
+/* ---- pictures by a formula ---- */
+
+static void draw(void *context, uint64_t seed, uint64_t index, float *picture)
+{
+    (void)context;
+    (void)seed;
+    int i = (int)(index % PICTURES);
+    for (int y = 0; y < SIDE; y++)
+        for (int x = 0; x < SIDE; x++)
+            picture[y * SIDE + x] =
+                (float)(0.8 * sin(0.3 * (i + 1) * x + 0.2 * y) * cos(0.25 * i * y));
+}
+
+static void held_out(void *context, int index, float *picture)
+{
+    draw(context, 0, (uint64_t)index + 1, picture);
+}
+
+static const struct picture_source source = {
+    .training_count = PICTURES, .held_out_count = 3, .draw = draw, .held_out = held_out};
+
+/* ---- a training of the small model ---- */
+
+struct run {
+    struct model model;
+    struct training *training;
+};
+
+static void settings_of(struct training_settings *settings, enum training_part part)
+{
+    training_defaults(settings, part);
+    settings->side = SIDE;
+    settings->steps = GOLDEN_STEPS;
+    settings->warmup_steps = 20;
+    settings->batch = part == TRAIN_AUTOENCODER ? 1 : 2;
+    settings->accumulate = 2;
+    settings->learning_rate = part == TRAIN_AUTOENCODER ? 1.2e-3 : 1e-3;
+    settings->beta2 = 0.99;
+    settings->weight_decay = 0.01;
+    settings->restart_every = 0;
+    settings->variants = 2;
+    settings->standardize = part == TRAIN_DIFFUSION;
+    settings->seed = 7;
+    settings->threads = 2;
+}
+
+static void open_gray(struct model *model, bool weights)
+{
+    struct status status = {0};
+    must(model_open(model, NULL, "tests/data/networks/gray/gray.yaml",
+                    weights ? "tests/data/networks/gray/gray.safetensors" : NULL, false, &status),
+         &status);
+}
+
+static void begin(struct run *run, const struct training_settings *settings)
+{
+    struct status status = {0};
+    open_gray(&run->model, true);
+    run->training = training_create(&run->model, settings, &source, NULL, NULL, &status);
+    must(status.code, &status);
+}
+
+static void end(struct run *run)
+{
+    training_free(run->training);
+    model_close(&run->model);
+}
+
+static struct training_report step(struct run *run)
+{
+    struct status status = {0};
+    struct training_report report;
+    must(training_step(run->training, &report, &status), &status);
+    return report;
+}
+
+static void steps(struct run *run, int count)
+{
+    for (int i = 0; i < count; i++)
+        step(run);
+}
+
+/* ---- files ---- */
+
+static const char *path_of(const char *name)
+{
+    static char paths[4][512];
+    static int next;
+    char *path = paths[next++ % 4];
+    const char *folder = getenv("TMPDIR");
+    snprintf(path, sizeof paths[0], "%s/resample-training-%ld-%s", folder ? folder : "/tmp",
+             (long)getpid(), name);
+    return path;
+}
+
+static const char *write_state(const struct run *run, const char *name)
+{
+    struct status status = {0};
+    const char *path = path_of(name);
+    must(training_write_state(run->training, path, &status), &status);
+    return path;
+}
+
+static void expect_same_files(const char *first, const char *second)
+{
+    struct status status = {0};
+    size_t lengths[2];
+    char *texts[2] = {file_read_text(first, 1 << 28, &lengths[0], &status),
+                      file_read_text(second, 1 << 28, &lengths[1], &status)};
+    must(status.code, &status);
+    assert_int_equal(lengths[0], lengths[1]);
+    assert_memory_equal(texts[0], texts[1], lengths[0]);
+    free(texts[0]);
+    free(texts[1]);
+    remove(first);
+    remove(second);
+}
+
+/* ---- against PyTorch ---- */
+
+static void follow(enum training_part part, const char *golden)
+{
+    struct run run;
+    struct training_settings settings;
+    struct array losses = golden_read("tests/data/training/%s.npy", golden);
+    double worst = 0;
+    assert_int_equal(losses.shape[0], GOLDEN_STEPS);
+    settings_of(&settings, part);
+    begin(&run, &settings);
+    for (int i = 0; i < GOLDEN_STEPS; i++) {
+        struct training_report report = step(&run);
+        assert_int_equal(report.step, i + 1);
+        double difference = fabs(report.loss / (double)losses.values[i] - 1);
+        if (!(difference < 0.01))
+            fail_msg("%s, step %d: loss %.6f, PyTorch's %.6f", golden, i + 1, report.loss,
+                     (double)losses.values[i]);
+        worst = fmax(worst, difference);
+    }
+    print_message("    %s: %.4f to %.4f, at most %.1e from PyTorch's\n", golden,
+                  (double)losses.values[0], (double)losses.values[GOLDEN_STEPS - 1], worst);
+    end(&run);
+    array_free(&losses);
+}
+
+static void losses_follow_pytorch(void **state)
+{
+    (void)state;
+    follow(TRAIN_AUTOENCODER, "autoencoder");
+    follow(TRAIN_DIFFUSION, "diffusion");
+}
+
+/* ---- the same bytes ---- */
+
+static void resumed(const struct training_settings *settings)
+{
+    struct run whole, first, second;
+    struct status status = {0};
+    begin(&whole, settings);
+    steps(&whole, 5);
+    const char *expected = write_state(&whole, "whole");
+    end(&whole);
+
+    begin(&first, settings);
+    steps(&first, 3);
+    const char *middle = write_state(&first, "middle");
+    end(&first);
+
+    begin(&second, settings);
+    must(training_read_state(second.training, middle, &status), &status);
+    assert_int_equal(training_steps_done(second.training), 3);
+    steps(&second, 2);
+    expect_same_files(expected, write_state(&second, "resumed"));
+    end(&second);
+    remove(middle);
+}
+
+static void a_resumed_run_has_the_same_bytes(void **state)
+{
+    (void)state;
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    settings.fresh = true;
+    settings.restart_every = 2;
+    resumed(&settings);
+    settings_of(&settings, TRAIN_DIFFUSION);
+    settings.accumulate = 1;
+    resumed(&settings);
+}
+
+/* Whatever the threads, with forward segments recomputed, and with evaluations in between. */
+static void nothing_else_shows_in_the_bytes(void **state)
+{
+    (void)state;
+    for (int part = 0; part < 2; part++) {
+        struct run reference, other;
+        struct status status = {0};
+        struct training_settings settings;
+        struct training_evaluation evaluation;
+        struct training_sheet sheet = {0};
+        struct memory_report report;
+        settings_of(&settings, (enum training_part)part);
+        begin(&reference, &settings);
+        steps(&reference, 2);
+        training_memory(reference.training, &report);
+        const char *expected = write_state(&reference, "reference");
+        end(&reference);
+
+        settings.threads = 3;
+        settings.memory_limit_bytes = report.total_bytes - 64;
+        begin(&other, &settings);
+        training_memory(other.training, &report);
+        assert_true(report.total_bytes <= settings.memory_limit_bytes);
+        assert_true(report.recomputed_nodes > 0);
+        steps(&other, 1);
+        must(training_evaluate(other.training, &evaluation, &status), &status);
+        must(training_draw_sheet(other.training, &sheet, &status), &status);
+        assert_int_equal(sheet.rows * sheet.columns, part == TRAIN_AUTOENCODER ? 6 : 16);
+        free(sheet.pictures);
+        steps(&other, 1);
+        expect_same_files(expected, write_state(&other, "other"));
+        end(&other);
+    }
+}
+
+/* ---- new weights ---- */
+
+static void new_networks_learn(void **state)
+{
+    (void)state;
+    for (int part = 0; part < 2; part++) {
+        struct run run;
+        struct status status = {0};
+        struct training_settings settings;
+        struct training_evaluation before, after;
+        settings_of(&settings, (enum training_part)part);
+        settings.fresh = true;
+        settings.learning_rate = 2e-3;
+        settings.average = 0.9;
+        begin(&run, &settings);
+        must(training_evaluate(run.training, &before, &status), &status);
+        steps(&run, 60);
+        must(training_evaluate(run.training, &after, &status), &status);
+        print_message("    %s: %.2f dB to %.2f dB, loss %.3f to %.3f\n",
+                      part == TRAIN_AUTOENCODER ? "autoencoder" : "diffusion", before.psnr_db,
+                      after.psnr_db, before.loss[2], after.loss[2]);
+        if (part == TRAIN_AUTOENCODER)
+            assert_true(after.psnr_db > before.psnr_db + 4);
+        /* the zeroed last layer predicts no noise: its loss is the noise's variance */
+        if (part == TRAIN_DIFFUSION)
+            assert_true(fabs(before.loss[2] - 1) < 0.2 && after.loss[2] < 0.6 * before.loss[2]);
+        end(&run);
+    }
+}
+
+static void unused_codes_start_anew(void **state)
+{
+    (void)state;
+    struct run run;
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    settings.restart_every = 3;
+    begin(&run, &settings);
+    struct training_report reports[6];
+    for (int i = 0; i < 6; i++)
+        reports[i] = step(&run);
+    assert_true(reports[0].codes_used > 0 && reports[0].codes_used < 40);
+    assert_int_equal(reports[1].codes_restarted, 0);
+    assert_true(reports[1].codes_used >= reports[0].codes_used);
+    assert_int_equal(reports[2].codes_restarted, 40 - reports[2].codes_used);
+    assert_true(reports[5].codes_used > reports[2].codes_used);
+    end(&run);
+}
+
+/* ---- what is written ---- */
+
+static float read_one(const struct checkpoint *checkpoint, const char *name)
+{
+    float values[4096];
+    const struct checkpoint_tensor *tensor = checkpoint_find(checkpoint, name);
+    assert_non_null(tensor);
+    checkpoint_read(tensor, values);
+    return values[0];
+}
+
+/* The model opens again, with the averages, the untrained part as it was, and the scale. */
+static void the_model_opens_again(void **state)
+{
+    (void)state;
+    static const char bias[] = "model.diffusion_model.out.2.bias";
+    static const char other[] = "first_stage_model.quant_conv.bias";
+    struct run run;
+    struct model written;
+    struct status status = {0};
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_DIFFUSION);
+    begin(&run, &settings);
+    steps(&run, 2);
+    char path[512], states[512];
+    snprintf(path, sizeof path, "%s", path_of("model.safetensors"));
+    snprintf(states, sizeof states, "%s", write_state(&run, "state"));
+    must(training_write_model(run.training, path, CHECKPOINT_F32, &status), &status);
+    must(model_open(&written, NULL, "tests/data/networks/gray/gray.yaml", path, false, &status),
+         &status);
+    struct checkpoint *kept = checkpoint_open(states, &status);
+    must(status.code, &status);
+    assert_true(written.config.scale_factor == run.model.config.scale_factor);
+    assert_true(written.config.scale_factor != 1);
+    assert_true(read_one(written.checkpoint, other) == read_one(run.model.checkpoint, other));
+    assert_true(read_one(written.checkpoint, bias) ==
+                read_one(kept, "average/model.diffusion_model.out.2.bias"));
+    assert_true(read_one(written.checkpoint, bias) !=
+                read_one(kept, "weight/model.diffusion_model.out.2.bias"));
+    assert_int_equal(checkpoint_count(written.checkpoint),
+                     checkpoint_count(run.model.checkpoint) + 1);
+    checkpoint_close(kept);
+    model_close(&written);
+    must(training_write_model(run.training, path, CHECKPOINT_F16, &status), &status);
+    must(model_open(&written, NULL, "tests/data/networks/gray/gray.yaml", path, false, &status),
+         &status);
+    assert_true(written.config.scale_factor == run.model.config.scale_factor);
+    model_close(&written);
+    end(&run);
+    remove(path);
+    remove(states);
+}
+
+/* ---- what is refused ---- */
+
+static void refuse(struct model *model, const struct training_settings *settings,
+                   const char *expected)
+{
+    struct status status = {0};
+    assert_null(training_create(model, settings, &source, NULL, NULL, &status));
+    assert_int_equal(status.code, STATUS_BAD_INPUT);
+    if (!strstr(status.message, expected))
+        fail_msg("expected '%s' in: %s", expected, status.message);
+}
+
+static void what_cannot_be_trained_is_refused(void **state)
+{
+    (void)state;
+    struct model model;
+    struct status status = {0};
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_DIFFUSION);
+    settings.side = 17;
+    open_gray(&model, true);
+    refuse(&model, &settings, "pictures of 17 pixels");
+    model_close(&model);
+    settings.side = SIDE;
+    open_gray(&model, false);
+    refuse(&model, &settings, "no weights");
+    settings.fresh = true;
+    refuse(&model, &settings, "needs the checkpoint of an autoencoder");
+    model_close(&model);
+    must(model_open(&model, NULL, "tests/data/networks/kl/kl.yaml",
+                    "tests/data/networks/kl/kl.safetensors", false, &status),
+         &status);
+    refuse(&model, &settings, "no UNet");
+    settings.part = TRAIN_AUTOENCODER;
+    settings.side = 32;
+    refuse(&model, &settings, "KL");
+    model_close(&model);
+}
+
+static void another_run_s_state_is_refused(void **state)
+{
+    (void)state;
+    struct run run;
+    struct status status = {0};
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    begin(&run, &settings);
+    char path[512];
+    snprintf(path, sizeof path, "%s", write_state(&run, "state"));
+    end(&run);
+    settings.clip = 2;
+    begin(&run, &settings);
+    assert_int_equal(training_read_state(run.training, path, &status), STATUS_BAD_INPUT);
+    assert_non_null(strstr(status.message, "was trained with clip 1, this run says clip 2"));
+    memset(&status, 0, sizeof status);
+    assert_int_equal(
+        training_read_state(run.training, "tests/data/networks/gray/gray.safetensors", &status),
+        STATUS_BAD_INPUT);
+    assert_non_null(strstr(status.message, "not a state of this training"));
+    end(&run);
+    remove(path);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(losses_follow_pytorch),
+        cmocka_unit_test(a_resumed_run_has_the_same_bytes),
+        cmocka_unit_test(nothing_else_shows_in_the_bytes),
+        cmocka_unit_test(new_networks_learn),
+        cmocka_unit_test(unused_codes_start_anew),
+        cmocka_unit_test(the_model_opens_again),
+        cmocka_unit_test(what_cannot_be_trained_is_refused),
+        cmocka_unit_test(another_run_s_state_is_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

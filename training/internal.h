@@ -1,0 +1,75 @@
+/* What the parts of training share. */
+#ifndef TRAINING_INTERNAL_H
+#define TRAINING_INTERNAL_H
+
+#include "model/trainable.h"
+#include "training/training.h"
+
+/* Slots of one parameter beside its weight. */
+struct optimised {
+    int gradient, first_moment, second_moment;
+    int average; /* the weight's own slot where no averages are kept */
+};
+
+/* Elements of the control constant after the optimiser's own (kernels.h). */
+enum { CONTROL_AVERAGE = 5, CONTROL_COUNT = 8 };
+
+struct training {
+    struct model *model;
+    struct training_settings settings;
+    struct picture_source source;
+    struct training_hooks hooks;
+    int64_t step; /* done */
+
+    struct program *program;
+    struct trainable weights, averages;
+    struct optimised *optimised; /* beside weights.parameters */
+    struct {
+        struct tape *pass, *step, *evaluate, *denoise, *decode;
+    } tape;
+    struct {
+        int picture, latent, index;              /* autoencoder: input, encoder's output, codes */
+        int noisy, time, noise;                  /* diffusion: input, time, target */
+        int loss, l1, mse, codebook;             /* scalars */
+        int control, squared_norm, coefficients; /* of AdamW; of a DDIM step */
+        int output;                              /* of the evaluation */
+    } slot;
+    int64_t picture_elements, latent_elements;
+    int latent_side;
+
+    struct schedule noise_schedule;
+    float *latents; /* diffusion: [latent_count,c,h,w], training ones, then the held-out ones */
+    int64_t latent_count, held_out_latents;
+    int32_t *indices; /* of one pass */
+    float *code_uses; /* of each code since codes were last looked at */
+    float *pictures;  /* a batch in NCHW, and as much for results */
+};
+
+/* Every parameter of a new network, as PyTorch's layers and the original code's zero modules have
+ * it; the codebook waits for the first latents. */
+int training_initialise(struct training *training, struct status *status);
+
+/* networks.c: tapes of the forward passes, losses, evaluation */
+void record_autoencoder_pass(struct training *training);
+void record_diffusion_pass(struct training *training);
+void record_evaluation(struct training *training);
+/* optimiser.c */
+void record_gradients(struct training *training, value loss);
+void record_step(struct training *training);
+int optimiser_step(struct training *training, struct training_report *report,
+                   struct status *status);
+int find_slot(const struct trainable *trainable, const struct parameter *parameter); /* -1 */
+
+/* latents.c */
+int training_encode(struct training *training, const char *path, struct status *status);
+
+/* codes.c */
+int codes_begin(struct training *training, struct status *status);
+void codes_count(struct training *training);
+void codes_restart(struct training *training, struct training_report *report);
+
+/* draws.c: everything random but the pictures, by (seed, stream, draw) */
+void draw_normals(const struct training *training, uint32_t stream, uint64_t draw, float *values,
+                  int64_t count);
+
+#endif

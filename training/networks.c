@@ -1,0 +1,107 @@
+/* The tapes of the forward passes: losses of a pass, and what the averages give. */
+#include "training/internal.h"
+
+/* Slot 0 is a network's input, so that 0 means none yet. */
+static void keep(struct training *training, struct tape *tape, int *slot, const char *name,
+                 enum element_type type, value v)
+{
+    if (v == NO_VALUE)
+        return;
+    if (!*slot)
+        *slot = program_state(training->program, name, type, tape_shape(tape, v));
+    tape_assign(tape, tape_state(tape, *slot), v);
+}
+
+static value scaled(const struct training *training, struct tape *tape, value latent)
+{
+    double factor = training->model->config.scale_factor;
+    return factor == 1 ? latent : tape_combine(tape, factor, latent, 0, NO_VALUE);
+}
+
+/* The picture after encoder, quantiser and decoder; *latent before the quantiser. */
+static value reconstruct(const struct training *training, struct tape *tape, value picture,
+                         value *latent, value *index)
+{
+    *latent = encoder_record(tape, training->model, picture);
+    value codebook = codebook_record(tape, training->model);
+    tape_label(tape, "quantize");
+    value quantized = tape_vector_quantize(tape, *latent, codebook, index);
+    return decoder_record(tape, training->model, scaled(training, tape, quantized), false);
+}
+
+static value code_loss(const struct training *training, struct tape *tape, value latent,
+                       value index)
+{
+    const struct training_settings *settings = &training->settings;
+    tape_label(tape, "code loss");
+    value taken = tape_take_codes(tape, codebook_record(tape, training->model), index);
+    value of_codes = tape_mean_squared_error(tape, taken, tape_detach(tape, latent));
+    value of_latent = tape_mean_squared_error(tape, latent, tape_detach(tape, taken));
+    return tape_combine(tape, settings->codebook, of_codes, settings->commitment, of_latent);
+}
+
+void record_autoencoder_pass(struct training *training)
+{
+    const struct training_settings *settings = &training->settings;
+    const struct autoencoder_config *config = &training->model->config.autoencoder;
+    struct tape *tape = training->tape.pass = program_tape(training->program, "pass");
+    const int64_t shape[4] = {settings->batch, settings->side, settings->side, config->in_channels};
+    training->slot.picture = program_state(training->program, "picture", TYPE_F32, shape);
+    value picture = tape_state(tape, training->slot.picture), latent, index;
+    value output = reconstruct(training, tape, picture, &latent, &index);
+    value codes = code_loss(training, tape, latent, index);
+    tape_label(tape, "loss");
+    value l1 = tape_mean_absolute_error(tape, output, picture);
+    value mse = tape_mean_squared_error(tape, output, picture);
+    value loss = tape_combine(tape, settings->l1, l1, settings->mse, mse);
+    loss = tape_combine(tape, 1, loss, 1, codes);
+    keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
+    keep(training, tape, &training->slot.index, "index", TYPE_I32, index);
+    keep(training, tape, &training->slot.l1, "l1", TYPE_F32, l1);
+    keep(training, tape, &training->slot.mse, "mse", TYPE_F32, mse);
+    keep(training, tape, &training->slot.codebook, "codebook loss", TYPE_F32, codes);
+    keep(training, tape, &training->slot.loss, "loss", TYPE_F32, loss);
+    record_gradients(training, loss);
+}
+
+void record_diffusion_pass(struct training *training)
+{
+    struct program *program = training->program;
+    struct tape *tape = training->tape.pass = program_tape(program, "pass");
+    int64_t batch = training->settings.batch, side = training->latent_side;
+    const int64_t shape[4] = {batch, side, side, training->model->config.unet.in_channels};
+    const int64_t times[4] = {batch, 1, 1, 1};
+    training->slot.noisy = program_state(program, "noisy latent", TYPE_F32, shape);
+    training->slot.noise = program_state(program, "noise", TYPE_F32, shape);
+    training->slot.time = program_state(program, "time", TYPE_F32, times);
+    value predicted = unet_record(tape, training->model, tape_state(tape, training->slot.noisy),
+                                  tape_state(tape, training->slot.time));
+    tape_label(tape, "loss");
+    value loss = tape_mean_squared_error(tape, predicted, tape_state(tape, training->slot.noise));
+    keep(training, tape, &training->slot.loss, "loss", TYPE_F32, loss);
+    record_gradients(training, loss);
+}
+
+/* After the model's networks take the averages. */
+void record_evaluation(struct training *training)
+{
+    struct tape *tape = training->tape.evaluate = program_tape(training->program, "evaluate");
+    if (training->settings.part == TRAIN_AUTOENCODER) {
+        value latent, index;
+        value output =
+            reconstruct(training, tape, tape_state(tape, training->slot.picture), &latent, &index);
+        keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
+        keep(training, tape, &training->slot.output, "output", TYPE_F32, output);
+        return;
+    }
+    value predicted = unet_record(tape, training->model, tape_state(tape, training->slot.noisy),
+                                  tape_state(tape, training->slot.time));
+    keep(training, tape, &training->slot.output, "output", TYPE_F32, predicted);
+    tape = training->tape.decode = program_tape(training->program, "decode");
+    const int64_t *shape = tape_shape(training->tape.evaluate, predicted);
+    const int64_t one[4] = {1, shape[1], shape[2], shape[3]};
+    training->slot.latent = program_state(training->program, "latent", TYPE_F32, one);
+    value picture =
+        decoder_record(tape, training->model, tape_state(tape, training->slot.latent), true);
+    keep(training, tape, &training->slot.picture, "picture", TYPE_F32, picture);
+}
