@@ -73,8 +73,9 @@ static double number(const cJSON *json, const char *key)
 
 static void help_has_an_example_for_every_command(void **state)
 {
-    static const char *const commands[] = {"solve",  "measure", "adjoint", "memory",  "sample",
-                                           "encode", "decode",  "net",     "inspect", "convert"};
+    static const char *const commands[] = {"solve",   "measure", "adjoint", "memory",
+                                           "sample",  "encode",  "decode",  "net",
+                                           "inspect", "convert", "train",   "finetune"};
     for (unsigned i = 0; i < sizeof commands / sizeof *commands; i++) {
         cli_ok(*state, "%s --help", commands[i]);
         char *by_flag = cli_text(*state, "stdout");

@@ -23,15 +23,17 @@ int solve_command(const struct arguments *arguments, struct status *status);
 int memory_command(const struct arguments *arguments, struct status *status);
 int inspect_command(const struct arguments *arguments, struct status *status);
 int sample_command(const struct arguments *arguments, struct status *status);
+int train_command(const struct arguments *arguments, struct status *status);
+int finetune_command(const struct arguments *arguments, struct status *status);
 int convert_command(const struct arguments *arguments, struct status *status);
 
 /* An error unless the flag was given. */
 int require(const char *value, const char *flag, const char *what, struct status *status);
 
-/* The backend of --device; auto is the card where the CUDA library lies beside the program and finds
- * one (what it says otherwise goes to stderr), else the CPU. There RESAMPLE_ISA (scalar, avx2, avx512,
- * plain) pins the kernels, else they are the best here. planning: no card is needed. NULL and an error
- * for a device or precision that is not to be had. */
+/* The backend of --device; auto is the card where the CUDA library lies beside the program and
+ * finds one (what it says otherwise goes to stderr), else the CPU. There RESAMPLE_ISA (scalar,
+ * avx2, avx512, plain) pins the kernels, else they are the best here. planning: no card is needed.
+ * NULL and an error for a device or precision that is not to be had. */
 const struct kernels *choose_kernels(const struct arguments *arguments, bool planning,
                                      struct status *status);
 /* --threads, else the processors that this process may run on. */
@@ -45,7 +47,8 @@ uint64_t choose_seed(const struct arguments *arguments); /* --seed, else 0 */
  * `weights` a configuration alone will do. */
 int open_model(struct model *model, const struct arguments *arguments, bool weights,
                struct status *status);
-const char *model_file(const struct arguments *arguments); /* for messages and records */
+char *config_text(const struct model *model, struct status *status); /* allocated */
+const char *model_file(const struct arguments *arguments);           /* for messages and records */
 
 /* Whether FILE could be written: its folder is there and writable, and it is no folder itself. */
 int check_output_file(const char *path, struct status *status);

@@ -116,6 +116,18 @@ int open_model(struct model *model, const struct arguments *arguments, bool weig
                       arguments->use_ema, status);
 }
 
+char *config_text(const struct model *model, struct status *status)
+{
+    enum { MOST_BYTES = 1 << 20 };
+    size_t length;
+    if (model->config_path)
+        return file_read_text(model->config_path, MOST_BYTES, &length, status);
+    char *text = strdup(checkpoint_metadata(model->checkpoint, "config"));
+    if (!text)
+        status_set(status, STATUS_FAILURE, "out of memory for the configuration");
+    return text;
+}
+
 const char *model_file(const struct arguments *arguments)
 {
     return arguments->model              ? arguments->model

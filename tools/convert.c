@@ -5,19 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The configuration's text, allocated. */
-static char *config_text(const struct model *model, struct status *status)
-{
-    enum { MOST_BYTES = 1 << 20 };
-    size_t length;
-    if (model->config_path)
-        return file_read_text(model->config_path, MOST_BYTES, &length, status);
-    char *text = strdup(checkpoint_metadata(model->checkpoint, "config"));
-    if (!text)
-        status_set(status, STATUS_FAILURE, "out of memory for the configuration");
-    return text;
-}
-
 struct selection {
     struct checkpoint_tensor *tensors;
     int count, capacity;
@@ -58,20 +45,12 @@ static void selection_free(struct selection *selection)
     free(selection->tensors);
 }
 
-/* The factor of models trained with scale_by_std is part of the model, and a rounded one would be
- * another model. */
-static int add_scale_factor(struct selection *selection, const struct model *model,
-                            enum file_type type, struct status *status)
+/* The factor of models trained with scale_by_std is part of the model. */
+static void add_scale_factor(struct selection *selection, const struct model *model)
 {
     const struct checkpoint_tensor *tensor = checkpoint_find(model->checkpoint, "scale_factor");
-    if (!tensor)
-        return STATUS_OK;
-    if (type != FILE_F32)
-        return status_set(status, STATUS_BAD_INPUT,
-                          "%s holds a scale_factor, which 16 bits would round: use --type f32",
-                          checkpoint_path(model->checkpoint));
-    add_tensor(selection, tensor->name, tensor);
-    return status->code;
+    if (tensor)
+        add_tensor(selection, tensor->name, tensor);
 }
 
 static int convert(const struct model *model, const struct arguments *arguments,
@@ -84,9 +63,10 @@ static int convert(const struct model *model, const struct arguments *arguments,
     char *text = config_text(model, status);
     if (!text)
         return status->code;
+    add_scale_factor(&selection, model);
     model_visit_tensors(model, add_expected, &selection);
     const char *metadata[] = {"config", text, "format", "pt", NULL};
-    if (status_ok(status) && add_scale_factor(&selection, model, type, status) == STATUS_OK &&
+    if (status_ok(status) &&
         safetensors_write(arguments->output, selection.tensors, selection.count, types[type],
                           metadata, status) == STATUS_OK)
         printf("%s: %d tensors\n", arguments->output, selection.count);

@@ -1,6 +1,6 @@
 /* A small bitmap font for the labels of pictures: capitals, digits and some signs, 5x7 pixels.
  * Small letters are drawn as capitals; what is not here is a blank. */
-#include "tools/picture.h"
+#include "tools/canvas.h"
 
 #include <ctype.h>
 #include <stddef.h>

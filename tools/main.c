@@ -36,6 +36,12 @@ static const struct command commands[] = {
      "resample net --model models/ct-128 --part decoder --input z.npy --output image.npy"},
     {"inspect", FOR_INSPECT, inspect_command, "list the tensors of a checkpoint",
      "resample inspect model.ckpt --ldm_config model.yaml"},
+    {"train", FOR_TRAIN, train_command,
+     "learn an autoencoder, or the UNet over an autoencoder's latents, from pictures",
+     "resample train autoencoder --ldm_config models/ct-128/ct-128.yaml --data data/ct/train "
+     "--held_out data/ct/held_out --flip --save_dir runs/ct-autoencoder"},
+    {"finetune", FOR_FINETUNE, finetune_command, "the same, from a model's weights",
+     "resample finetune diffusion --model models/ct-128 --data scans --save_dir runs/scans"},
     {"convert", FOR_CONVERT, convert_command, "rewrite a checkpoint as safetensors of ours",
      "resample convert --ldm_config model.yaml --diffusion_config model.ckpt --type f16 --output "
      "model.safetensors"},

@@ -20,7 +20,9 @@ enum {
     FOR_SAMPLE = 64,
     FOR_ENCODE = 128,
     FOR_DECODE = 256,
-    FOR_CONVERT = 512
+    FOR_CONVERT = 512,
+    FOR_TRAIN = 1024,
+    FOR_FINETUNE = 2048
 };
 
 /* Choices, in the order of their words in the option table. */
@@ -28,6 +30,7 @@ enum part { PART_UNET, PART_DECODER, PART_ENCODER };
 enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum conv_choice { CONV_AUTO, CONV_OURS };
 enum precision { PRECISION_F32, PRECISION_BF16 };
+enum schedule_choice { SCHEDULE_COSINE, SCHEDULE_CONSTANT };
 enum file_type { FILE_F16, FILE_F32, FILE_BF16 };
 
 /* What the command line said. Absent: NULL, UNSET for integers and choices, NaN for reals. */
@@ -37,14 +40,19 @@ struct arguments {
     const char *model, *ldm_config, *diffusion_config, *task_config;
     const char *input, *measurement, *output, *save_dir, *noise, *cotangent, *gradient;
     const char *model_config;
+    const char *data, *held_out;
     int64_t part, t, preset, ddim_steps, seed, threads, device, conv, precision, memory_limit;
     int64_t resample_every, pixel_iterations, latent_iterations, size, count, type;
     int64_t levels, iterations, final_iterations, samples;
     int64_t latent_levels;
     int64_t n_samples_per_class, gpu;
+    int64_t steps, batch, accumulate, warmup, schedule, restart_every, variants, shrink;
+    int64_t save_every, sheet_every;
     int64_t shape[3]; /* C,H,W; shape[0] UNSET when absent */
     double ddim_eta, sigma, gamma, ddim_scale, sigma_max, sigma_min;
-    bool use_ema, no_quantize, noiseless, json, help;
+    double learning_rate, weight_decay, beta1, beta2, clip, ema, l1, mse, codebook, commitment;
+    double held_out_share, rotate, zoom, shift, low, high;
+    bool use_ema, no_quantize, noiseless, json, help, resume, flip, keep_scale;
     int word_count; /* the whole command line, for the record */
     char **words;
 };

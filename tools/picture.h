@@ -5,12 +5,6 @@
 
 #include "runtime/status.h"
 
-#include <stdbool.h>
-
-enum { FONT_WIDTH = 5, FONT_HEIGHT = 7 };
-/* Whether the letter's pixel at row 0..6, column 0..4 is set. */
-bool font_pixel(char letter, int row, int column);
-
 struct panel {
     const float
         *values; /* [C,H,W] in [-1,1], clipped when drawn; C is 3, or else the first channel */

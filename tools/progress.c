@@ -27,20 +27,31 @@ static void format_line(char *line, size_t size, const struct resample_progress 
                  duration_text(left, fmax(state->seconds_left, 0)));
 }
 
-void progress_show(struct progress *progress, const struct resample_progress *state)
+static bool is_due(const struct progress *progress, double seconds)
 {
-    const double interval = progress->terminal ? 0.1 : 10;
-    if (state->seconds - progress->last_seconds < interval)
+    return seconds - progress->last_seconds >= (progress->terminal ? 0.1 : 10);
+}
+
+void progress_print(struct progress *progress, double seconds, const char *line)
+{
+    if (!is_due(progress, seconds))
         return;
-    progress->last_seconds = state->seconds;
-    char line[256];
-    format_line(line, sizeof line, state);
+    progress->last_seconds = seconds;
     if (progress->terminal)
         fprintf(stderr, "\r\033[K%s", line);
     else
         fprintf(stderr, "resample: %s\n", line);
     fflush(stderr);
     progress->shown = true;
+}
+
+void progress_show(struct progress *progress, const struct resample_progress *state)
+{
+    char line[256];
+    if (!is_due(progress, state->seconds))
+        return;
+    format_line(line, sizeof line, state);
+    progress_print(progress, state->seconds, line);
 }
 
 void progress_end(struct progress *progress)

@@ -12,6 +12,8 @@ struct progress {
 
 void progress_start(struct progress *progress);
 void progress_show(struct progress *progress, const struct resample_progress *state);
+/* The same with a line of one's own, `seconds` after the start. */
+void progress_print(struct progress *progress, double seconds, const char *line);
 /* Clears the line, so that what is printed next stands alone. */
 void progress_end(struct progress *progress);
 

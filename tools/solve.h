@@ -17,7 +17,7 @@ struct session {
     struct model model;
     struct resample_settings settings;
     char tuning_path[PATH_MAX]; /* settings.tuning_path, if any */
-    struct array noise; /* --noise */
+    struct array noise;         /* --noise */
 };
 
 /* One picture. */
@@ -39,7 +39,8 @@ struct score {
 };
 
 struct outcome {
-    struct resample_result result; /* with --samples: the mean picture, the first latent, all counts */
+    struct resample_result
+        result; /* with --samples: the mean picture, the first latent, all counts */
     struct score reconstruction, baseline;
     bool interrupted;
     /* --samples beyond 1 */
@@ -62,7 +63,8 @@ int solve_problem(struct session *session, struct problem *problem, int pictures
                   struct outcome *outcome, struct status *status);
 int solve_folder(struct session *session, const char *folder, struct status *status);
 
-/* Runs the solver on the problem's measurement once, tracing into `trace` and telling of progress. */
+/* Runs the solver on the problem's measurement once, tracing into `trace` and telling of progress.
+ */
 int solve_once(struct resample_solver *solver, const struct problem *problem, FILE *trace,
                struct resample_result *result, struct status *status);
 /* The same with seeds seed, seed + 1, ...: writes each sample, leaves mean and deviation. */
