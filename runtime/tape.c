@@ -222,6 +222,13 @@ value tape_silu(struct tape *tape, value x)
     return append(tape, KERNEL_silu, x, NO_VALUE, NO_VALUE);
 }
 
+value tape_leaky_relu(struct tape *tape, value x, double slope)
+{
+    struct node node = node_of(KERNEL_leaky_relu, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    node.attributes.leaky_relu.slope = slope;
+    return tape_append(tape, &node);
+}
+
 value tape_combine(struct tape *tape, double alpha, value a, double beta, value b)
 {
     struct node node = node_of(KERNEL_combine, a, b, NO_VALUE, NO_VALUE, NO_VALUE);
@@ -259,6 +266,13 @@ value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t cou
     struct node node = node_of(KERNEL_slice_channels, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
     node.attributes.channels.start = start;
     node.attributes.channels.count = count;
+    return tape_append(tape, &node);
+}
+
+value tape_reshape(struct tape *tape, value x, const int64_t shape[4])
+{
+    struct node node = node_of(KERNEL_reshape, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    memcpy(node.shape, shape, sizeof node.shape);
     return tape_append(tape, &node);
 }
 

@@ -47,6 +47,7 @@ value tape_group_norm(struct tape *tape, value x, value gamma, value beta, int g
                       double epsilon, bool silu);
 value tape_attention(struct tape *tape, value qkv, int heads);
 value tape_silu(struct tape *tape, value x);
+value tape_leaky_relu(struct tape *tape, value x, double slope);
 value tape_combine(struct tape *tape, double alpha, value a, double beta, value b);
 value tape_combine_scaled(struct tape *tape, value a, value b, value coefficients, int index,
                           double factor); /* a + factor*coefficients[index]*b */
@@ -54,6 +55,7 @@ value tape_multiply(struct tape *tape, value x, value mask);
 value tape_add_channel(struct tape *tape, value x, value b);
 value tape_concat_channels(struct tape *tape, value a, value b);
 value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t count);
+value tape_reshape(struct tape *tape, value x, const int64_t shape[4]);
 value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, double max_period);
 /* Straight-through: derivatives pass to z as they are, none to the codebook. */
 value tape_vector_quantize(struct tape *tape, value z, value codebook, value *index_or_null);
