@@ -127,6 +127,12 @@ value tape_gradient(struct tape *tape, value scalar, value wrt);
 /* The same for `count` values in one reverse pass; all NO_VALUE after an error. */
 void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count,
                     value gradient[]);
+/* The same, each handed over as soon as it is complete, in the midst of the pass: a consumer that
+ * adds it to state at once lets its memory go before the next one needs any. It may record, but not
+ * write what the pass reads; not called after an error. */
+typedef void gradient_consumer(void *context, int i, value gradient);
+void tape_each_gradient(struct tape *tape, value scalar, const value wrt[], int count,
+                        gradient_consumer *consume, void *context);
 /* J(wrt)^T cotangent of `output`. */
 value tape_vjp(struct tape *tape, value output, value cotangent, value wrt);
 /* J(input) tangent of `output`: how output changes when input moves by the tangent. Uses what the
