@@ -465,9 +465,7 @@ static void add_channel_vjp(struct tape *tape, const struct node *node,
     if (wanted[0])
         input_gradient[0] = output_gradient[0];
     if (wanted[1]) {
-        struct node sum =
-            node_of(KERNEL_sum_spatial, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
-        input_gradient[1] = tape_append(tape, &sum);
+        input_gradient[1] = tape_sum_spatial(tape, output_gradient[0]);
     }
 }
 

@@ -271,6 +271,8 @@ value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t cou
 
 value tape_reshape(struct tape *tape, value x, const int64_t shape[4])
 {
+    if (memcmp(tape_shape(tape, x), shape, sizeof(int64_t[4])) == 0)
+        return x;
     struct node node = node_of(KERNEL_reshape, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
     memcpy(node.shape, shape, sizeof node.shape);
     return tape_append(tape, &node);
@@ -340,6 +342,16 @@ value tape_l2_norm(struct tape *tape, value r)
 value tape_dot(struct tape *tape, value a, value b)
 {
     return append(tape, KERNEL_dot, a, b, NO_VALUE);
+}
+
+value tape_quotient(struct tape *tape, value a, value b)
+{
+    return append(tape, KERNEL_l2_norm_backward, a, tape_one(tape), b);
+}
+
+value tape_sum_spatial(struct tape *tape, value x)
+{
+    return append(tape, KERNEL_sum_spatial, x, NO_VALUE, NO_VALUE);
 }
 
 static value axis_filter(struct tape *tape, value x, const struct axis_table *table)

@@ -55,6 +55,7 @@ value tape_multiply(struct tape *tape, value x, value mask);
 value tape_add_channel(struct tape *tape, value x, value b);
 value tape_concat_channels(struct tape *tape, value a, value b);
 value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t count);
+/* x itself where it has that shape already. */
 value tape_reshape(struct tape *tape, value x, const int64_t shape[4]);
 value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, double max_period);
 /* Straight-through: derivatives pass to z as they are, none to the codebook. */
@@ -74,6 +75,10 @@ value tape_mean_squared_error(struct tape *tape, value a, value b);
 value tape_mean_absolute_error(struct tape *tape, value a, value b);
 value tape_l2_norm(struct tape *tape, value r);
 value tape_dot(struct tape *tape, value a, value b); /* has no derivative */
+/* a/b of scalars, 0 where b is 0; has no derivative. */
+value tape_quotient(struct tape *tape, value a, value b);
+/* Sums over the pixels of each picture: [N,1,1,C]. */
+value tape_sum_spatial(struct tape *tape, value x);
 
 /* Operators' kernels. Tables are constants of the program (tape_state of a constant slot). For
  * axis_filter, transposed = the table of the transpose, used by the gradient. */

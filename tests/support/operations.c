@@ -143,9 +143,7 @@ static value build_add_channel(struct fixture *f, int variant)
 
 static value build_sum_spatial(struct fixture *f, int variant)
 {
-    struct node node = node_of(KERNEL_sum_spatial, plain_input(f, variant), NO_VALUE, NO_VALUE,
-                               NO_VALUE, NO_VALUE);
-    return tape_append(f->tape, &node);
+    return tape_sum_spatial(f->tape, plain_input(f, variant));
 }
 
 static value build_concat_channels(struct fixture *f, int variant)
