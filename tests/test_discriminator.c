@@ -255,7 +255,6 @@ static void a_new_one_is_drawn_as_the_original(void **unused)
         struct training training = {.settings.seed = run == 1 ? 6 : 5,
                                     .program = program_create(kernels_cpu(), TYPE_F32, 1)};
         discriminator_open(&discriminator, training.program, COLOURS, 64);
-        program_tape(training.program, "nothing");
         assert_int_equal(program_plan(training.program, 0, &status), STATUS_OK);
         assert_int_equal(program_prepare(training.program, &status), STATUS_OK);
         assert_int_equal(discriminator_initialise(&training, &discriminator, &status), STATUS_OK);
