@@ -118,14 +118,15 @@ static void replay(struct run *run)
         fail_msg("%s", status.message);
 }
 
-static void run_open(struct run *run, const struct kernels *kernels, enum element_type real)
+static void run_open(struct run *run, const struct kernels *kernels, enum element_type real,
+                     size_t memory_limit_bytes)
 {
     struct status status = {0};
     run->program = program_create(kernels, real, 2);
     run->tape = program_tape(run->program, "discriminator");
     discriminator_open(&run->discriminator, run->program, COLOURS, CHANNELS);
     record(run);
-    if (program_plan(run->program, 0, &status) != STATUS_OK ||
+    if (program_plan(run->program, memory_limit_bytes, &status) != STATUS_OK ||
         program_prepare(run->program, &status) != STATUS_OK)
         fail_msg("%s", status.message);
     write_inputs(run);
@@ -148,7 +149,7 @@ static void check_against_pytorch(const struct kernels *kernels, enum element_ty
     struct array gradients = golden_read("tests/data/discriminator/gradients.npy");
     struct array last_gradient = golden_read("tests/data/discriminator/last_gradient.npy");
     float values[MOST_ELEMENTS];
-    run_open(&run, kernels, real);
+    run_open(&run, kernels, real, 0);
     for (int i = 0; i < 2; i++)
         program_read_nchw(run.program, run.logits[i], values + i * LOGITS);
     check(kernels->name, "logits", values, array_elements(&logits), logits.values);
@@ -205,7 +206,7 @@ static void gradients_match_central_differences(void **unused)
     (void)unused;
     const double step = 1e-6;
     struct run run;
-    run_open(&run, kernels_plain_f64(), TYPE_F64);
+    run_open(&run, kernels_plain_f64(), TYPE_F64, 0);
     for (int i = 0; i < DISCRIMINATOR_PARAMETERS; i++) {
         const struct discriminator_parameter *p = &run.discriminator.parameters[i];
         double values[MOST_ELEMENTS], gradient[MOST_ELEMENTS], expected = 0, largest = 0;
@@ -221,6 +222,29 @@ static void gradients_match_central_differences(void **unused)
             fail_msg("%s: %.9g by differences, %.9g by the tape", p->name, rise, expected);
     }
     program_free(run.program);
+}
+
+/* Recomputation for the balance's two reverse passes and for those of the losses. */
+static void a_limit_gives_the_same_bytes(void **unused)
+{
+    (void)unused;
+    struct run free_run, limited;
+    struct memory_report report;
+    run_open(&free_run, kernels_cpu(), TYPE_F32, 0);
+    program_memory(free_run.program, &report);
+    run_open(&limited, kernels_cpu(), TYPE_F32, report.total_bytes - report.activations_bytes / 8);
+    program_memory(limited.program, &report);
+    assert_true(report.recomputed_nodes > 0 && !report.small_weights);
+    for (int i = -1; i < DISCRIMINATOR_PARAMETERS; i++) {
+        int slot = i < 0 ? free_run.last_gradient : free_run.gradients[i];
+        float expected[MOST_ELEMENTS], values[MOST_ELEMENTS];
+        size_t count = (size_t)count_of(program_shape(free_run.program, slot));
+        program_read(free_run.program, slot, expected);
+        program_read(limited.program, i < 0 ? limited.last_gradient : limited.gradients[i], values);
+        assert_memory_equal(values, expected, count * sizeof *values);
+    }
+    program_free(free_run.program);
+    program_free(limited.program);
 }
 
 /* As taming-transformers draws them; the seed decides. */
@@ -287,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everything_is_pytorchs),
         cmocka_unit_test(gradients_match_central_differences),
+        cmocka_unit_test(a_limit_gives_the_same_bytes),
         cmocka_unit_test(a_new_one_is_drawn_as_the_original),
         cmocka_unit_test(small_pictures_are_refused),
     };
