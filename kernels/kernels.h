@@ -18,7 +18,7 @@
  *
  * conv2d: x[N,H,W,I], weight, bias[1,1,1,O] or none, residual[N,P,Q,O] or none -> y[N,P,Q,O]
  *     cross-correlation, zero padding, stride 1 or 2; y = conv(x) + bias + residual; attributes.conv2d.
- *     upsample = 2 first repeats each pixel 2x2 (nearest), so H, W there are 2H, 2W. Odd kernel sizes.
+ *     upsample = 2 first repeats each pixel 2x2 (nearest), so H, W there are 2H, 2W.
  *     weight's tensor has logical shape {O,I,kh,kw}; its bytes are in attributes.conv2d.form
  *     (WEIGHT_PLAIN: row-major OIHW real). A linear layer is a 1x1 convolution of {N,1,1,C}.
  *     in place: y on residual.
@@ -46,6 +46,8 @@
  *     d_o = sum P dv + sum P dS v - (sum P dS) o
  * silu: x -> x*sigmoid(x). silu_backward: dy, x -> dx           in place: y on x, dx on dy. Elementwise,
  *     so that dx = silu'(x)*dy is also the change of y when x moves by dy.
+ * leaky_relu: x -> x where x > 0, else slope*x. leaky_relu_backward: dy, x -> dx   attributes.leaky_relu
+ *     {slope}; in place and elementwise as silu's
  * combine: a, b or none -> alpha*a + beta*b                     attributes.combine; in place on a or b
  * combine_scaled: a, b, coefficients[1,1,1,n] -> a + c*b        c = attributes.combine.beta *
  *     coefficients[attributes.combine.index], read on the device; in place on a or b
@@ -78,6 +80,7 @@
  *     and whose gradient is clipped: g is scaled by OPTIMISER_SCALE, and once more where
  *     sqrt(squared_norm)*scale would exceed OPTIMISER_CLIP; nothing changes where squared_norm is not finite
  * copy: x -> x
+ * reshape: x -> the same elements in the output's shape; in place
  * cast: x -> x in the type of the output: real to bf16, rounded to nearest even, or bf16 to real
  * philox_normal: counter[1,1,1,4] i32 (seed low, seed high, stream, draw) -> normals of y's shape,
  *     counter (the same memory, draw += 1). Philox4x32-10, key = seed, counter = (block, 0, draw,
@@ -170,6 +173,9 @@ union attributes {
     struct {
         int heads;
     } attention;
+    struct {
+        double slope;
+    } leaky_relu;
     struct {
         double alpha, beta;
         int index;

@@ -370,6 +370,27 @@ static void silu_jvp(struct tape *tape, const struct node *node, const value *in
     output_tangent[0] = tape_append(tape, &tangent);
 }
 
+static value leaky_slope(struct tape *tape, const struct node *node, value v)
+{
+    struct node slope =
+        node_of(KERNEL_leaky_relu_backward, v, node->input[0], NO_VALUE, NO_VALUE, NO_VALUE);
+    slope.attributes = node->attributes;
+    return tape_append(tape, &slope);
+}
+
+static void leaky_relu_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                           const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] = leaky_slope(tape, node, output_gradient[0]);
+}
+
+static void leaky_relu_jvp(struct tape *tape, const struct node *node, const value *input_tangent,
+                           value *output_tangent)
+{
+    output_tangent[0] = leaky_slope(tape, node, input_tangent[0]);
+}
+
 /* elementwise */
 
 static void combine_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
@@ -444,9 +465,7 @@ static void add_channel_vjp(struct tape *tape, const struct node *node,
     if (wanted[0])
         input_gradient[0] = output_gradient[0];
     if (wanted[1]) {
-        struct node sum =
-            node_of(KERNEL_sum_spatial, output_gradient[0], NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
-        input_gradient[1] = tape_append(tape, &sum);
+        input_gradient[1] = tape_sum_spatial(tape, output_gradient[0]);
     }
 }
 
@@ -574,6 +593,22 @@ static void pad_vjp(struct tape *tape, const struct node *node, const value *out
         input_gradient[0] =
             tape_slice_channels(tape, output_gradient[0], node->attributes.channels.start,
                                 node->attributes.channels.count);
+}
+
+static bool reshape_infer(struct tape *tape, struct node *node, struct value_info output[])
+{
+    const int64_t *from = info(tape, node->input[0])->shape, *to = node->shape;
+    if (from[0] * from[1] * from[2] * from[3] != to[0] * to[1] * to[2] * to[3])
+        return refuse(tape, node, "the new shape has another number of elements");
+    return shape_of_node(tape, node, output);
+}
+
+static void reshape_vjp(struct tape *tape, const struct node *node, const value *output_gradient,
+                        const bool *wanted, value *input_gradient)
+{
+    if (wanted[0])
+        input_gradient[0] =
+            tape_reshape(tape, output_gradient[0], info(tape, node->input[0])->shape);
 }
 
 static bool embedding_infer(struct tape *tape, struct node *node, struct value_info output[])
@@ -883,6 +918,8 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_attention_jvp] = {same_as_third, NULL, NULL, 0, 0, {0}},
     [KERNEL_silu] = {same_as_first, silu_vjp, silu_jvp, 1u << 0, 1u << 0, {0}},
     [KERNEL_silu_backward] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
+    [KERNEL_leaky_relu] = {same_as_first, leaky_relu_vjp, leaky_relu_jvp, 1u << 0, 1u << 0, {0}},
+    [KERNEL_leaky_relu_backward] = {same_as_first, NULL, NULL, 0, 1u << 0, {0}},
     [KERNEL_combine] = {binary_infer, combine_vjp, combine_jvp, 3u, 3u, {0}},
     [KERNEL_combine_scaled] = {binary_infer, combine_scaled_vjp, combine_scaled_jvp, 3u, 3u, {0}},
     [KERNEL_multiply] = {multiply_infer, multiply_vjp, linear_jvp, 1u << 0, 1u << 0, {0}},
@@ -907,6 +944,7 @@ static const struct op_row rows[OP_COUNT] = {
     [KERNEL_adam_step] = {adam_infer, NULL, NULL, 0, 0, {1, 3, 4, 5}},
     [KERNEL_adamw_step] = {adamw_infer, NULL, NULL, 0, 0, {1, 3, 4}},
     [KERNEL_copy] = {same_as_first, NULL, NULL, 0, 0, {0}},
+    [KERNEL_reshape] = {reshape_infer, reshape_vjp, linear_jvp, 1u << 0, 1u << 0, {0}},
     [KERNEL_cast] = {cast_infer, cast_vjp, cast_jvp, 1u << 0, 0, {0}},
     [KERNEL_philox_normal] = {shape_of_node, NULL, NULL, 0, 0, {0, 1}},
     [KERNEL_ddim_step] = {ddim_infer, NULL, NULL, 0, 0, {0}},

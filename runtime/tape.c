@@ -222,6 +222,13 @@ value tape_silu(struct tape *tape, value x)
     return append(tape, KERNEL_silu, x, NO_VALUE, NO_VALUE);
 }
 
+value tape_leaky_relu(struct tape *tape, value x, double slope)
+{
+    struct node node = node_of(KERNEL_leaky_relu, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    node.attributes.leaky_relu.slope = slope;
+    return tape_append(tape, &node);
+}
+
 value tape_combine(struct tape *tape, double alpha, value a, double beta, value b)
 {
     struct node node = node_of(KERNEL_combine, a, b, NO_VALUE, NO_VALUE, NO_VALUE);
@@ -259,6 +266,15 @@ value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t cou
     struct node node = node_of(KERNEL_slice_channels, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
     node.attributes.channels.start = start;
     node.attributes.channels.count = count;
+    return tape_append(tape, &node);
+}
+
+value tape_reshape(struct tape *tape, value x, const int64_t shape[4])
+{
+    if (memcmp(tape_shape(tape, x), shape, sizeof(int64_t[4])) == 0)
+        return x;
+    struct node node = node_of(KERNEL_reshape, x, NO_VALUE, NO_VALUE, NO_VALUE, NO_VALUE);
+    memcpy(node.shape, shape, sizeof node.shape);
     return tape_append(tape, &node);
 }
 
@@ -326,6 +342,16 @@ value tape_l2_norm(struct tape *tape, value r)
 value tape_dot(struct tape *tape, value a, value b)
 {
     return append(tape, KERNEL_dot, a, b, NO_VALUE);
+}
+
+value tape_quotient(struct tape *tape, value a, value b)
+{
+    return append(tape, KERNEL_l2_norm_backward, a, tape_one(tape), b);
+}
+
+value tape_sum_spatial(struct tape *tape, value x)
+{
+    return append(tape, KERNEL_sum_spatial, x, NO_VALUE, NO_VALUE);
 }
 
 static value axis_filter(struct tape *tape, value x, const struct axis_table *table)
@@ -631,57 +657,85 @@ static void propagate(struct tape *tape, int n, const bool *depends, value *grad
     }
 }
 
+/* For each value the first node that reads it, after whose turn in reverse its gradient is
+ * complete; -1: none. */
+static void find_first_readers(const struct tape *tape, int *reader)
+{
+    for (value v = 0; v < tape->value_count; v++)
+        reader[v] = -1;
+    for (int n = tape->node_count - 1; n >= 0; n--)
+        for (int i = 0; i < op_inputs(tape->nodes[n].op); i++)
+            if (tape->nodes[n].input[i] >= 0)
+                reader[tape->nodes[n].input[i]] = n;
+}
+
 /* J(wrt[i])^T cotangent of `output`, for each i, in one pass. */
 static void reverse(struct tape *tape, value output, value cotangent, const value wrt[], int count,
-                    value result[])
+                    gradient_consumer *consume, void *context)
 {
     int values = tape->value_count, end = tape->node_count;
     bool *depends = calloc((size_t)values, sizeof *depends);
     value *gradient = malloc((size_t)values * sizeof *gradient);
-    if (!depends || !gradient) {
+    int *reader = malloc((size_t)values * sizeof *reader);
+    if (!depends || !gradient || !reader) {
         status_set(&tape->status, STATUS_FAILURE, "out of memory for a gradient");
         goto done;
     }
     for (value v = 0; v < values; v++)
         gradient[v] = NO_VALUE;
+    find_first_readers(tape, reader);
     begin_phase(tape);
     for (int i = 0; i < count; i++)
         depends[wrt[i]] = true;
     mark_dependent(tape, end, depends);
     gradient[output] = depends[output] ? cotangent : NO_VALUE;
-    for (int n = end - 1; n >= 0 && status_ok(&tape->status); n--)
-        propagate(tape, n, depends, gradient, values);
-    for (int i = 0; i < count && status_ok(&tape->status); i++)
-        result[i] =
-            gradient[wrt[i]] >= 0 ? gradient[wrt[i]] : tape_combine(tape, 0, wrt[i], 0, NO_VALUE);
+    for (int n = end - 1; n >= -1; n--) {
+        if (n >= 0 && status_ok(&tape->status))
+            propagate(tape, n, depends, gradient, values);
+        for (int i = 0; i < count && status_ok(&tape->status); i++)
+            if (reader[wrt[i]] == n)
+                consume(context, i,
+                        gradient[wrt[i]] >= 0 ? gradient[wrt[i]]
+                                              : tape_combine(tape, 0, wrt[i], 0, NO_VALUE));
+    }
 done:
-    for (int i = 0; i < count && !status_ok(&tape->status); i++)
-        result[i] = NO_VALUE;
     free(depends);
     free(gradient);
+    free(reader);
+}
+
+static void store_gradient(void *context, int i, value gradient)
+{
+    ((value *)context)[i] = gradient;
 }
 
 value tape_vjp(struct tape *tape, value output, value cotangent, value wrt)
 {
     value result = NO_VALUE;
     if (status_ok(&tape->status) && output >= 0 && cotangent >= 0 && wrt >= 0)
-        reverse(tape, output, cotangent, &wrt, 1, &result);
-    return result;
+        reverse(tape, output, cotangent, &wrt, 1, store_gradient, &result);
+    return status_ok(&tape->status) ? result : NO_VALUE;
 }
 
-void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count, value gradient[])
+void tape_each_gradient(struct tape *tape, value scalar, const value wrt[], int count,
+                        gradient_consumer *consume, void *context)
 {
     const int64_t one[4] = {1, 1, 1, 1};
     if (memcmp(tape_shape(tape, scalar), one, sizeof one) != 0)
         status_set(&tape->status, STATUS_FAILURE, "%s: the gradient of what is not a scalar",
                    tape->name);
-    for (int i = 0; i < count; i++) {
-        gradient[i] = NO_VALUE;
+    for (int i = 0; i < count; i++)
         if (wrt[i] < 0)
             status_set(&tape->status, STATUS_FAILURE, "%s: the gradient of nothing", tape->name);
-    }
     if (status_ok(&tape->status))
-        reverse(tape, scalar, tape_one(tape), wrt, count, gradient);
+        reverse(tape, scalar, tape_one(tape), wrt, count, consume, context);
+}
+
+void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count, value gradient[])
+{
+    tape_each_gradient(tape, scalar, wrt, count, store_gradient, gradient);
+    for (int i = 0; i < count && !status_ok(&tape->status); i++)
+        gradient[i] = NO_VALUE;
 }
 
 value tape_gradient(struct tape *tape, value scalar, value wrt)

@@ -47,6 +47,7 @@ value tape_group_norm(struct tape *tape, value x, value gamma, value beta, int g
                       double epsilon, bool silu);
 value tape_attention(struct tape *tape, value qkv, int heads);
 value tape_silu(struct tape *tape, value x);
+value tape_leaky_relu(struct tape *tape, value x, double slope);
 value tape_combine(struct tape *tape, double alpha, value a, double beta, value b);
 value tape_combine_scaled(struct tape *tape, value a, value b, value coefficients, int index,
                           double factor); /* a + factor*coefficients[index]*b */
@@ -54,6 +55,8 @@ value tape_multiply(struct tape *tape, value x, value mask);
 value tape_add_channel(struct tape *tape, value x, value b);
 value tape_concat_channels(struct tape *tape, value a, value b);
 value tape_slice_channels(struct tape *tape, value x, int64_t start, int64_t count);
+/* x itself where it has that shape already. */
+value tape_reshape(struct tape *tape, value x, const int64_t shape[4]);
 value tape_timestep_embedding(struct tape *tape, value t, int64_t channels, double max_period);
 /* Straight-through: derivatives pass to z as they are, none to the codebook. */
 value tape_vector_quantize(struct tape *tape, value z, value codebook, value *index_or_null);
@@ -72,6 +75,10 @@ value tape_mean_squared_error(struct tape *tape, value a, value b);
 value tape_mean_absolute_error(struct tape *tape, value a, value b);
 value tape_l2_norm(struct tape *tape, value r);
 value tape_dot(struct tape *tape, value a, value b); /* has no derivative */
+/* a/b of scalars, 0 where b is 0; has no derivative. */
+value tape_quotient(struct tape *tape, value a, value b);
+/* Sums over the pixels of each picture: [N,1,1,C]. */
+value tape_sum_spatial(struct tape *tape, value x);
 
 /* Operators' kernels. Tables are constants of the program (tape_state of a constant slot). For
  * axis_filter, transposed = the table of the transpose, used by the gradient. */
@@ -125,6 +132,12 @@ value tape_gradient(struct tape *tape, value scalar, value wrt);
 /* The same for `count` values in one reverse pass; all NO_VALUE after an error. */
 void tape_gradients(struct tape *tape, value scalar, const value wrt[], int count,
                     value gradient[]);
+/* The same, each handed over as soon as it is complete, in the midst of the pass: a consumer that
+ * adds it to state at once lets its memory go before the next one needs any. It may record, but not
+ * write what the pass reads; not called after an error. */
+typedef void gradient_consumer(void *context, int i, value gradient);
+void tape_each_gradient(struct tape *tape, value scalar, const value wrt[], int count,
+                        gradient_consumer *consume, void *context);
 /* J(wrt)^T cotangent of `output`. */
 value tape_vjp(struct tape *tape, value output, value cotangent, value wrt);
 /* J(input) tangent of `output`: how output changes when input moves by the tangent. Uses what the

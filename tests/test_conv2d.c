@@ -46,6 +46,9 @@ static const struct shape shapes[] = {
     {3, 1, 1, 70, 129, {1, 1, 1, 0, 0, 0, 0, 1, 0, 0}, true, false},
     {1, 14, 9, 5, 6, {1, 5, 1, 0, 2, 0, 2, 1, 0, 0}, true, false},
     {1, 9, 14, 12, 7, {7, 3, 1, 3, 1, 3, 1, 1, 0, 0}, false, false},
+    {2, 16, 12, 20, 24, {4, 4, 2, 1, 1, 1, 1, 1, 0, 0}, true, true},
+    {1, 17, 15, 3, 64, {4, 4, 2, 1, 1, 1, 1, 1, 0, 0}, true, false},
+    {1, 9, 8, 33, 1, {4, 4, 1, 1, 1, 1, 1, 1, 0, 0}, true, true},
     {1, 6, 5, 600, 20, {3, 3, 1, 1, 1, 1, 1, 1, 0, 0}, true, true},
     {1, 2, 3, 520, 40, {1, 1, 1, 0, 0, 0, 0, 1, 0, 0}, true, false},
     /* several strips that all threads share; a weight too large to be transposed whole */

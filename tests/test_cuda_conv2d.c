@@ -31,6 +31,7 @@ struct shape {
 #define UPSAMPLED      3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS_MERGED, 0
 #define DOWN           3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS, 0
 #define DOWN_SYMMETRIC 3, 3, 2, 1, 1, 1, 1, 1, WEIGHT_TAPS, 0
+#define EVEN(stride)   4, 4, stride, 1, 1, 1, 1, 1, WEIGHT_TAPS, 0
 #define WINDOW(h, w)   h, w, 1, h / 2, w / 2, h / 2, w / 2, 1, WEIGHT_TAPS, 0
 
 static const struct shape shapes[] = {
@@ -54,6 +55,10 @@ static const struct shape shapes[] = {
     {1, 4, 4, 300, 64, {SAME(1)}, false, true, false, DEFAULT, 0},
     {1, 9, 5, 12, 7, {WINDOW(1, 5)}, false, false, false, NARROW, 1},
     {1, 6, 9, 7, 12, {WINDOW(7, 3)}, true, false, false, SMALL, 3},
+    {2, 8, 7, 20, 24, {EVEN(2)}, true, true, false, SMALL, 1},
+    {1, 9, 8, 3, 64, {EVEN(2)}, true, false, false, DEFAULT, 0},
+    {1, 8, 8, 64, 132, {EVEN(2)}, false, true, true, LARGE, 2},
+    {1, 7, 6, 40, 1, {EVEN(1)}, true, false, false, DEFAULT, 0},
     {1, 7, 6, 8, 9, {1, 1, 2, 0, 0, 0, 0, 1, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
     {1, 5, 6, 16, 20, {3, 3, 2, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
 };

@@ -538,6 +538,85 @@ static void a_result_that_is_not_finite_is_named(void **state)
     program_free(program);
 }
 
+/* ---- gradients that state gathers as they come ---- */
+enum { LINKS = 8, LINK_WIDTH = 48 };
+
+struct gathering {
+    struct tape *tape;
+    int sums[LINKS];
+};
+
+static void gather(void *context, int i, value gradient)
+{
+    struct gathering *gathering = context;
+    value sum = tape_state(gathering->tape, gathering->sums[i]);
+    tape_assign(gathering->tape, sum, tape_combine(gathering->tape, 1, sum, 0.5, gradient));
+}
+
+/* A chain of linear layers, the first of which is also the last; the sums of two replays. */
+static void run_gathering(bool at_once, size_t limit, struct memory_report *report,
+                          float sums[LINKS][LINK_WIDTH * LINK_WIDTH])
+{
+    const struct conv2d_attributes a = {1, 1, 1, 0, 0, 0, 0, 1, WEIGHT_PLAIN, 0};
+    const int64_t row[4] = {1, 1, 1, LINK_WIDTH}, square[4] = {LINK_WIDTH, LINK_WIDTH, 1, 1};
+    struct status status = {0};
+    struct program *program = program_create(kernels_plain_f32(), TYPE_F32, 1);
+    struct gathering gathering = {.tape = program_tape(program, "gather")};
+    struct tape *tape = gathering.tape;
+    value weights[LINKS], gradients[LINKS], x = NO_VALUE;
+    int slots[LINKS], input_slot = program_state(program, "x", TYPE_F32, row);
+    x = tape_state(tape, input_slot);
+    for (int i = 0; i < LINKS; i++) {
+        slots[i] = program_state(program, "w", TYPE_F32, square);
+        gathering.sums[i] = program_state(program, "sum", TYPE_F32, square);
+        weights[i] = tape_state(tape, slots[i]);
+        x = tape_silu(tape, tape_conv2d(tape, x, weights[i], NO_VALUE, NO_VALUE, &a));
+    }
+    value loss = tape_l2_norm(tape, tape_conv2d(tape, x, weights[0], NO_VALUE, NO_VALUE, &a));
+    if (at_once)
+        tape_each_gradient(tape, loss, weights, LINKS, gather, &gathering);
+    else
+        tape_gradients(tape, loss, weights, LINKS, gradients);
+    for (int i = 0; i < LINKS && !at_once; i++)
+        gather(&gathering, i, gradients[i]);
+    assert_int_equal(tape_status(tape)->code, STATUS_OK);
+    assert_int_equal(program_plan(program, limit, &status), STATUS_OK);
+    check_no_overlap(program, tape, 0);
+    program_memory(program, report);
+    assert_int_equal(program_prepare(program, &status), STATUS_OK);
+    uint64_t random = 4;
+    for (int i = -1; i < LINKS; i++) {
+        float values[LINK_WIDTH * LINK_WIDTH];
+        for (int k = 0; k < LINK_WIDTH * LINK_WIDTH; k++)
+            values[k] = 0.25f * (float)random_uniform(&random);
+        program_write(program, i < 0 ? input_slot : slots[i], values);
+    }
+    for (int replay = 0; replay < 2; replay++)
+        assert_int_equal(program_run(program, tape, NULL, &status), STATUS_OK);
+    for (int i = 0; i < LINKS; i++)
+        program_read(program, gathering.sums[i], sums[i]);
+    program_free(program);
+}
+
+/* The same bytes, with two weights' worth of gradients alive where all were: the first layer's,
+ * which waits for its second part, and the one in hand. */
+static void gradients_are_gathered_as_they_come(void **state)
+{
+    (void)state;
+    static float late[LINKS][LINK_WIDTH * LINK_WIDTH], early[LINKS][LINK_WIDTH * LINK_WIDTH];
+    const size_t weight = sizeof late[0];
+    struct memory_report all, few, least;
+    run_gathering(false, 0, &all, late);
+    run_gathering(true, 0, &few, early);
+    assert_memory_equal(late, early, sizeof late);
+    assert_true(late[0][0] != 0 && late[LINKS - 1][0] != 0);
+    assert_true(all.activations_bytes > LINKS * weight);
+    assert_true(few.activations_bytes < 4 * weight);
+    run_gathering(true, few.total_bytes - LINK_WIDTH * sizeof(float), &least, early);
+    assert_true(least.recomputed_nodes > 0);
+    assert_memory_equal(late, early, sizeof late);
+}
+
 struct visited_calls {
     enum kernel_id kernels[8];
     int64_t rows[8];
@@ -594,6 +673,7 @@ int main(void)
         cmocka_unit_test(rarely_used_weights_are_offloaded_first),
         cmocka_unit_test(a_loop_keeps_its_weights),
         cmocka_unit_test(the_host_offloads_nothing),
+        cmocka_unit_test(gradients_are_gathered_as_they_come),
         cmocka_unit_test(calls_are_visited),
         cmocka_unit_test(loops_exit_and_count),
         cmocka_unit_test(shapes_are_checked),

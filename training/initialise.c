@@ -80,3 +80,36 @@ int training_initialise(struct training *training, struct status *status)
     }
     return STATUS_OK;
 }
+
+/* Its draws come after those of the model's weights. */
+static void draw_discriminator(const struct training *training,
+                               const struct discriminator_parameter *parameter, int index,
+                               float *values, int64_t count)
+{
+    uint32_t draw = (uint32_t)(training->weights.count + index + 1);
+    struct draws draws = draws_begin(training->settings.seed, NOISE_STREAM_WEIGHTS, draw);
+    draw_normals(training, NOISE_STREAM_WEIGHTS, draw, values, count);
+    for (int64_t i = 0; i < count; i++) {
+        double normal = parameter->mean + parameter->deviation * values[i];
+        double uniform = parameter->bound * (2 * draws_uniform(&draws) - 1);
+        values[i] = (float)(normal + uniform);
+    }
+}
+
+int discriminator_initialise(struct training *training, const struct discriminator *discriminator,
+                             struct status *status)
+{
+    for (int i = 0; i < DISCRIMINATOR_PARAMETERS; i++) {
+        const struct discriminator_parameter *parameter = &discriminator->parameters[i];
+        const int64_t *s = parameter->shape;
+        int64_t count = s[0] * s[1] * s[2] * s[3];
+        float *values =
+            status_calloc(status, (unsigned long)count, sizeof *values, "a new discriminator");
+        if (!values)
+            return status->code;
+        draw_discriminator(training, parameter, i, values, count);
+        program_write(training->program, parameter->slot, values);
+        free(values);
+    }
+    return STATUS_OK;
+}

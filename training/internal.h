@@ -2,6 +2,7 @@
 #ifndef TRAINING_INTERNAL_H
 #define TRAINING_INTERNAL_H
 
+#include "model/discriminator.h"
 #include "model/trainable.h"
 #include "training/training.h"
 
@@ -48,6 +49,9 @@ struct training {
 /* Every parameter of a new network, as PyTorch's layers and the original code's zero modules have
  * it; the codebook waits for the first latents. */
 int training_initialise(struct training *training, struct status *status);
+/* Every parameter of a discriminator of the training's prepared program, as its header says. */
+int discriminator_initialise(struct training *training, const struct discriminator *discriminator,
+                             struct status *status);
 
 /* networks.c: tapes of the forward passes, losses, evaluation */
 void record_autoencoder_pass(struct training *training);

@@ -12,32 +12,33 @@ int find_slot(const struct trainable *trainable, const struct parameter *paramet
     return -1;
 }
 
+static void gather_gradient(void *context, int i, value gradient)
+{
+    struct training *training = context;
+    struct tape *tape = training->tape.pass;
+    const struct parameter *parameter = training->weights.parameters[i].parameter;
+    int slot = program_state(training->program, parameter->name, TYPE_F32, parameter->shape);
+    training->optimised[i].gradient = slot;
+    value sum = tape_state(tape, slot);
+    tape_label(tape, "gradient");
+    tape_assign(tape, sum,
+                tape_combine(tape, 1, sum, 1.0 / training->settings.accumulate, gradient));
+}
+
 /* Adds the pass's share of the gradient to what the step gathers. */
 void record_gradients(struct training *training, value loss)
 {
     struct tape *tape = training->tape.pass;
     int count = training->weights.count;
-    value *gradients = calloc((size_t)count + 1, 2 * sizeof *gradients);
+    value *weights = calloc((size_t)count + 1, sizeof *weights);
     training->optimised = calloc((size_t)count + 1, sizeof *training->optimised);
-    if (!gradients || !training->optimised) {
+    if (weights && training->optimised) {
+        for (int i = 0; i < count; i++)
+            weights[i] = tape_state(tape, training->weights.parameters[i].slot);
+        tape_each_gradient(tape, loss, weights, count, gather_gradient, training);
+    } else
         status_set(tape_status(tape), STATUS_FAILURE, "out of memory for the gradients");
-        free(gradients);
-        return;
-    }
-    value *weights = gradients + count;
-    for (int i = 0; i < count; i++)
-        weights[i] = tape_state(tape, training->weights.parameters[i].slot);
-    tape_gradients(tape, loss, weights, count, gradients);
-    for (int i = 0; i < count; i++) {
-        const struct parameter *parameter = training->weights.parameters[i].parameter;
-        int slot = program_state(training->program, parameter->name, TYPE_F32, parameter->shape);
-        training->optimised[i].gradient = slot;
-        value sum = tape_state(tape, slot);
-        tape_label(tape, "gradient");
-        tape_assign(tape, sum,
-                    tape_combine(tape, 1, sum, 1.0 / training->settings.accumulate, gradients[i]));
-    }
-    free(gradients);
+    free(weights);
 }
 
 static value record_squared_norm(const struct training *training, struct tape *tape)

@@ -111,19 +111,30 @@ __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
 
 /* ---- from tap to tap, and from input to input ---- */
 /* A block has one output and STRETCH inputs, all taps of which lie in shared memory in row-major
- * order. There are an odd number of taps, so that neighbouring inputs lie in different banks. */
+ * order, an odd pitch apart, so that neighbouring inputs lie in different banks. */
 enum { STRETCH = 32, TURN_THREADS = 128, TURN_WARPS = TURN_THREADS / STRETCH };
 enum { TURN_BLOCKS = 8 /* left to itself, ptxas spills a register to fit more */ };
 
+static inline size_t stretch_bytes(int taps)
+{
+    return STRETCH * (taps | 1) * sizeof(float);
+}
+
 struct stretch {
-    int output, first, count, lane, warp;
+    int output, first, count, lane, warp, taps, pitch;
     size_t offset; /* in row-major OIHW */
 
     __device__ __forceinline__ stretch(int inputs, int taps)
         : output(blockIdx.y), first(blockIdx.x * STRETCH), count(min(+STRETCH, inputs - first)),
-          lane(threadIdx.x % STRETCH), warp(threadIdx.x / STRETCH),
+          lane(threadIdx.x % STRETCH), warp(threadIdx.x / STRETCH), taps(taps), pitch(taps | 1),
           offset(((size_t)output * inputs + first) * taps)
     {
+    }
+
+    /* Where element i of the stretch in row-major order lies. */
+    __device__ __forceinline__ int at(int i) const
+    {
+        return i / taps * pitch + i % taps;
     }
 };
 
@@ -138,11 +149,11 @@ __global__ void __launch_bounds__(TURN_THREADS, TURN_BLOCKS)
         float sum = 0;
         for (int split = 0; split < g.splits; split++)
             sum += from[(size_t)split * g.taps * g.outputs * g.inputs];
-        dynamic_shared[s.lane * g.taps + tap] = sum;
+        dynamic_shared[s.lane * s.pitch + tap] = sum;
     }
     __syncthreads();
     for (int i = threadIdx.x; i < s.count * g.taps; i += TURN_THREADS)
-        dw[s.offset + i] = dynamic_shared[i];
+        dw[s.offset + i] = dynamic_shared[s.at(i)];
 }
 
 /* As merged taps are explained in conv2d.h: the sum of one to four taps of a 3x3 kernel. */
@@ -167,11 +178,11 @@ __global__ void __launch_bounds__(TURN_THREADS, TURN_BLOCKS) pack_taps(const pac
     extern __shared__ __align__(16) float dynamic_shared[];
     stretch s(p.inputs, p.kernel);
     for (int i = threadIdx.x; i < s.count * p.kernel; i += TURN_THREADS)
-        dynamic_shared[i] = p.weight[s.offset + i];
+        dynamic_shared[s.at(i)] = p.weight[s.offset + i];
     __syncthreads();
     if (s.first + s.lane >= p.pitch)
         return;
-    const float *kernel = dynamic_shared + s.lane * p.kernel;
+    const float *kernel = dynamic_shared + s.lane * s.pitch;
     for (int tap = s.warp; tap < p.taps; tap += TURN_WARPS) {
         float value = 0;
         if (s.lane < s.count)
@@ -252,7 +263,7 @@ void cuda_conv2d_backward_weight(const kernel_call *call)
     else
         launch<small_tile>(g, stream_of(call));
     LAUNCH(fold_parts, dim3((unsigned)ceil_divide(g.inputs, +STRETCH), (unsigned)g.outputs),
-           TURN_THREADS, STRETCH * g.taps * sizeof(float), stream_of(call), g, output_of(call, 0));
+           TURN_THREADS, stretch_bytes(g.taps), stream_of(call), g, output_of(call, 0));
 }
 
 void cuda_conv2d_pack_weight(const kernel_call *call)
@@ -271,5 +282,5 @@ void cuda_conv2d_pack_weight(const kernel_call *call)
     p.taps = p.merged ? 4 * 4 : p.kernel;
     p.pitch = (int)(cuda_weight_bytes(form, w) / sizeof(float)) / p.taps / p.outputs;
     LAUNCH(pack_taps, dim3((unsigned)ceil_divide(p.pitch, +STRETCH), (unsigned)p.outputs),
-           TURN_THREADS, STRETCH * p.kernel * sizeof(float), stream_of(call), p);
+           TURN_THREADS, stretch_bytes(p.kernel), stream_of(call), p);
 }

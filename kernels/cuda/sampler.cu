@@ -146,3 +146,9 @@ void cuda_copy(const kernel_call *call)
     size_t words = (size_t)tensor_elements(x) * element_bytes(x->type) / sizeof(float);
     map(call, copy_function(), map_arrays<1, 1>{{input_of(call, 0)}, {output_of(call, 0)}, words});
 }
+
+void cuda_reshape(const kernel_call *call)
+{
+    if (call->output[0].data != call->input[0].data)
+        cuda_copy(call);
+}

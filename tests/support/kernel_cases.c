@@ -95,6 +95,10 @@ enum { POISON = 0xff /* NaN as a float */, SEED = 20240611 };
      2e-7, false},                                                                                 \
         {KERNEL_mean_absolute_error_backward, {{0}},                                               \
          {IN(1, 1, 1, 1), IN(__VA_ARGS__), IN(__VA_ARGS__)}, {OUT(__VA_ARGS__)}, 1e-6, false}
+#define LEAKY(slope, y, dx, ...)                                                                   \
+    {KERNEL_leaky_relu, {.leaky_relu = {slope}}, {IN(__VA_ARGS__)}, {y}, 1e-7, true},              \
+        {KERNEL_leaky_relu_backward, {.leaky_relu = {slope}}, {IN(__VA_ARGS__), TIES(__VA_ARGS__)}, \
+         {dx}, 1e-7, true}
 #define CAST(x, y) {KERNEL_cast, {{0}}, {x}, {y}, 1e-7, true}
 #define NORMAL(...)                                                                                \
     {KERNEL_philox_normal, {{0}}, {COUNT(1000, 1, 1, 1, 4)},                                       \
@@ -172,6 +176,9 @@ const struct test_case kernel_cases[] = {
     BACKWARD_WEIGHT((3, 3), (3, 3, 2, 1, 1, 1, 1, 1), 1, 9, 11, 20, 5, 6, 35),
     BACKWARD_WEIGHT((3, 3), (3, 3, 1, 1, 1, 1, 1, 2), 2, 5, 4, 24, 10, 8, 33),
     BACKWARD_WEIGHT((3, 3), (3, 3, 2, 1, 1, 1, 1, 2), 1, 5, 6, 16, 5, 6, 20),
+    BACKWARD_WEIGHT((4, 4), (4, 4, 2, 1, 1, 1, 1, 1), 2, 12, 9, 20, 6, 4, 35),
+    BACKWARD_WEIGHT((4, 4), (4, 4, 2, 1, 1, 1, 1, 1), 1, 16, 16, 3, 8, 8, 60),
+    BACKWARD_WEIGHT((4, 4), (4, 4, 1, 1, 1, 1, 1, 1), 1, 8, 7, 40, 7, 6, 1),
     BACKWARD_WEIGHT((1, 1), (1, 1, 1, 0, 0, 0, 0, 1), 2, 6, 7, 65, 6, 7, 50),
     BACKWARD_WEIGHT((1, 1), (1, 1, 1, 0, 0, 0, 0, 1), 70, 1, 1, 70, 1, 1, 129),
     BACKWARD_WEIGHT((1, 1), (1, 1, 2, 0, 0, 0, 0, 1), 1, 7, 6, 8, 4, 3, 9),
@@ -379,6 +386,14 @@ const struct test_case kernel_cases[] = {
     SEARCH_STEP(FROM(0, 0, 1, 1, 1, SEARCH_STATE), 1, 3, 5, 3),
     SEARCH_STEP(FROM(0.5, 2, 1, 1, 1, SEARCH_STATE), 1, 32, 33, 4),
     SEARCH_STEP(FROM(0.5, 2, 1, 1, 1, SEARCH_STATE), 1, 1, 1, 1),
+    LEAKY(0.2, OUT(1, 3, 5, 7), OUT(1, 3, 5, 7), 1, 3, 5, 7),
+    LEAKY(0, ON(0, 2, 61, 67, 5), ON(0, 2, 61, 67, 5), 2, 61, 67, 5),
+    LEAKY(0.2, OUT(1, 1, 1, 1), OUT(1, 1, 1, 1), 1, 1, 1, 1),
+    LEAKY(0.2, OUT(2, 4, 8, 32), ON(0, 2, 4, 8, 32), 2, 4, 8, 32),
+    {KERNEL_reshape, {{0}}, {IN(2, 3, 5, 7)}, {OUT(1, 6, 5, 7)}, 1e-7, true},
+    {KERNEL_reshape, {{0}}, {IN(2, 99, 101, 3)}, {ON(0, 1, 198, 101, 3)}, 1e-7, true},
+    {KERNEL_reshape, {{0}}, {IN(1, 1, 1, 1)}, {OUT(1, 1, 1, 1)}, 1e-7, true},
+    {KERNEL_reshape, {{0}}, {IN(1, 4, 8, 64)}, {OUT(2, 4, 8, 32)}, 1e-7, true},
     ABSOLUTE(1, 3, 5, 7),
     ABSOLUTE(2, 99, 101, 3),
     ABSOLUTE(1, 1, 1, 1),

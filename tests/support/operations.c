@@ -109,6 +109,11 @@ static value build_silu(struct fixture *f, int variant)
     return tape_silu(f->tape, plain_input(f, variant));
 }
 
+static value build_leaky_relu(struct fixture *f, int variant)
+{
+    return tape_leaky_relu(f->tape, plain_input(f, variant), variant == 2 ? 0 : 0.2);
+}
+
 static value build_combine(struct fixture *f, int variant)
 {
     value a = plain_input(f, variant);
@@ -138,9 +143,7 @@ static value build_add_channel(struct fixture *f, int variant)
 
 static value build_sum_spatial(struct fixture *f, int variant)
 {
-    struct node node = node_of(KERNEL_sum_spatial, plain_input(f, variant), NO_VALUE, NO_VALUE,
-                               NO_VALUE, NO_VALUE);
-    return tape_append(f->tape, &node);
+    return tape_sum_spatial(f->tape, plain_input(f, variant));
 }
 
 static value build_concat_channels(struct fixture *f, int variant)
@@ -180,6 +183,12 @@ static value build_mean_squared_error(struct fixture *f, int variant)
 {
     value a = plain_input(f, variant);
     return tape_mean_squared_error(f->tape, a, plain_input(f, variant));
+}
+
+static value build_reshape(struct fixture *f, int variant)
+{
+    const int64_t *s = plain_shapes[variant], shape[4] = {1, s[0] * s[1], s[3], s[2]};
+    return tape_reshape(f->tape, plain_input(f, variant), shape);
 }
 
 static value build_mean_absolute_error(struct fixture *f, int variant)
@@ -293,6 +302,7 @@ const struct operation_case operation_cases[] = {
     {KERNEL_group_norm, build_group_norm},
     {KERNEL_attention, build_attention},
     {KERNEL_silu, build_silu},
+    {KERNEL_leaky_relu, build_leaky_relu},
     {KERNEL_combine, build_combine},
     {KERNEL_combine_scaled, build_combine_scaled},
     {KERNEL_multiply, build_multiply},
@@ -302,6 +312,7 @@ const struct operation_case operation_cases[] = {
     {KERNEL_slice_channels, build_slice_channels},
     {KERNEL_pad_channels, build_pad_channels},
     {KERNEL_take_codes, build_take_codes},
+    {KERNEL_reshape, build_reshape},
     {KERNEL_mean_squared_error, build_mean_squared_error},
     {KERNEL_mean_absolute_error, build_mean_absolute_error},
     {KERNEL_l2_norm, build_l2_norm},
