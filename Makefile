@@ -70,7 +70,7 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 EMULATED_BENCHES := $(BUILD)/bench/roofline $(BUILD)/bench/traffic
 BENCHES := $(filter-out $(if $(SIMT_OBJECTS),,$(EMULATED_BENCHES)),$(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)))
 
-.PHONY: all cuda card-tests gpu-check test asan bench help clean tests format cuda-report
+.PHONY: all benches cuda card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: $(if $(wildcard $(BUILD)/libresample-cuda.so),$(BUILD)/libresample-cuda.so,make cuda)"
@@ -199,6 +199,8 @@ test:
 	sh tools/test.sh
 asan:
 	sh tools/test.sh --asan
+# as much of the benches as this machine can build
+benches: $(BENCHES) $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/convolutions-emulated)
 bench: all $(BENCHES)
 	sh bench/run.sh
 format:
