@@ -33,7 +33,7 @@ struct resample_settings {
     int threads;
     size_t memory_limit_bytes; /* 0: none */
     const struct kernels *kernels;
-    const char *tuning_path; /* program_tune's file; NULL: convolutions in the kernels' own choice */
+    const char *tuning_path; /* of program_tune; NULL: convolutions in the kernels' own choice */
     bool cudnn;              /* program_take_cudnn, without a file */
 };
 

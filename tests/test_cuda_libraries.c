@@ -242,6 +242,8 @@ static void check_results(enum element_type type, double tolerance)
         assert_int_equal(checked[1], 2 * 4);
     }
     cuda_backend_close(&backend);
+    if (!checked[0] && !checked[1])
+        skip(); /* a card without the libraries */
 }
 
 static void f32_matches_the_plain_kernel(void **state)
@@ -278,6 +280,8 @@ static void other_shapes_are_ours(void **state)
     static const struct conv2d_attributes down = {3, 3, 2, 0, 0, 1, 1, 1, WEIGHT_TAPS, 0};
     static const struct conv2d_attributes up = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0};
     static const struct conv2d_attributes merged = {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS_MERGED, 0};
+    static const struct conv2d_attributes high = {3, 3, 1, 1, 1, 2, 1, 1, WEIGHT_TAPS, 0};
+    static const struct conv2d_attributes broad = {3, 3, 1, 1, 1, 1, 2, 1, WEIGHT_TAPS, 0};
     static const struct conv2d_attributes strided = {WINDOW(1, 1, 2)};
     if (!simt_host_calls())
         skip(); /* a card may have no libraries */
@@ -290,6 +294,7 @@ static void other_shapes_are_ours(void **state)
     assert_true(offered(kernels, &one, WAY_CUDNN) && offered(kernels, &one, WAY_CUBLAS));
     assert_true(offered(kernels, &strided, WAY_CUDNN) && !offered(kernels, &strided, WAY_CUBLAS));
     assert_true(!offered(kernels, &down, WAY_CUDNN) && !offered(kernels, &down, WAY_CUBLAS));
+    assert_true(!offered(kernels, &high, WAY_CUDNN) && !offered(kernels, &broad, WAY_CUDNN));
     assert_true(!offered(kernels, &up, WAY_CUDNN) && !offered(kernels, &up, WAY_CUBLAS));
     assert_false(offered(kernels, &merged, WAY_CUDNN));
     setenv("SIMT_CUDNN_CHANNELS", "16", 1); /* what was asked before is not asked again */
@@ -517,6 +522,38 @@ static void cudnn_alone(void **state)
     close_setting(&s);
 }
 
+/* A way that fails when it is tried is not taken; one that fails later is named. */
+static void failures_are_told(void **state)
+{
+    (void)state;
+    static float ours[ELEMENTS], values[ELEMENTS];
+    struct setting s;
+    struct tuning tuning;
+    struct status status = {0};
+    if (!simt_host_calls())
+        skip();
+    open_setting(&s);
+    record(&s, &s.backend.kernels);
+    run(&s, ours);
+    setenv("SIMT_CUDNN_FAILS", "1", 1);
+    record(&s, &s.backend.kernels);
+    assert_int_equal(program_take_cudnn(s.program, &tuning, &status), STATUS_OK);
+    assert_true(tuning.by_cudnn == 0 && tuning.convolutions == 6);
+    run(&s, values);
+    assert_memory_equal(values, ours, sizeof ours);
+
+    unsetenv("SIMT_CUDNN_FAILS");
+    record(&s, &s.backend.kernels);
+    assert_int_equal(program_take_cudnn(s.program, &tuning, &status), STATUS_OK);
+    assert_int_equal(program_plan(s.program, 0, &status), STATUS_OK);
+    setenv("SIMT_CUDNN_FAILS", "1", 1);
+    assert_int_equal(program_prepare(s.program, &status), STATUS_FAILURE);
+    assert_non_null(strstr(status.message, "cuDNN: a convolution: execution failed"));
+    unsetenv("SIMT_CUDNN_FAILS");
+    program_free(s.program);
+    close_setting(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -526,6 +563,7 @@ int main(void)
         cmocka_unit_test(tuner_takes_and_keeps_them),
         cmocka_unit_test(libraries_that_went_are_not_missed),
         cmocka_unit_test(cudnn_alone),
+        cmocka_unit_test(failures_are_told),
     };
     if (simt_host_calls()) {
         setenv("RESAMPLE_CUDNN", FAKE_CUDNN, 1);

@@ -1,6 +1,6 @@
 /* conv2d and conv2d_backward_data by cuDNN and by cuBLAS. In f32 both add up by fmaf alone (no
  * tf32), in bf16 on the tensor cores with sums in f32. cuDNN's algorithms are the two that multiply
- * directly and in a fixed order: Winograd and FFT in f32 can lose 1e-5. cuDNN wants a filter as
+ * directly and in a fixed order: Winograd and FFT round worse. cuDNN wants a filter as
  * [output][tap][input], so that a weight of several taps is put into that order in the workspace,
  * at every call: twice its bytes of traffic, against a second copy of all weights in memory. */
 #include "kernels/cuda/call.cuh"

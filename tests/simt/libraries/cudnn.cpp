@@ -3,7 +3,7 @@
 #include "kernels/cuda/library_functions.h"
 #include "tests/simt/libraries/library.h"
 
-enum { NOT_INITIALIZED = 1001, BAD_PARAM = 2000, NOT_SUPPORTED = 3000 };
+enum { NOT_INITIALIZED = 1001, BAD_PARAM = 2000, NOT_SUPPORTED = 3000, EXECUTION_FAILED = 5000 };
 
 struct handle {
     void *stream;
@@ -144,6 +144,7 @@ static int ask(const form *x, const form *filter, const window *convolution, con
     return 0;
 }
 
+/* SIMT_CUDNN_FAILS: what was promised fails. */
 static int run(const handle *h, job job)
 {
     size_t needed = 0;
@@ -156,6 +157,8 @@ static int run(const handle *h, job job)
     REQUIRE(aligned(job.source, 16) && aligned(job.weight, 16) && aligned(job.result, 16) &&
                 aligned(job.workspace, 16),
             BAD_PARAM);
+    if (getenv("SIMT_CUDNN_FAILS"))
+        return EXECUTION_FAILED;
     enqueue(h->stream, "SIMT_CUDNN_THREADS", job);
     return 0;
 }
@@ -183,7 +186,9 @@ size_t cudnnGetVersion(void)
 
 const char *cudnnGetErrorString(int status)
 {
-    return status == NOT_SUPPORTED ? "not supported" : "a bad parameter";
+    return status == NOT_SUPPORTED      ? "not supported"
+           : status == EXECUTION_FAILED ? "execution failed"
+                                        : "a bad parameter";
 }
 
 int cudnnCreate(void **created)
