@@ -53,9 +53,14 @@ UNWATCHED_OBJECTS := $(if $(filter x86_64,$(MACHINE)), \
                        $(patsubst %.cpp,$(BUILD)/%.unwatched.o,$(wildcard tests/simt/*.cpp)) \
                        $(BUILD)/tests/simt/fibre.o $(CUDA_SOURCES:%.cu=$(BUILD)/%.unwatched.o) \
                        $(BUILD)/kernels/cuda/table.o)
+# The tests' own cuDNN and cuBLAS, which the emulated backend opens at run time and which call back into
+# the emulator; the real headers, where they are, see whether our declarations are theirs.
+FAKE_LIBRARIES := $(if $(SIMT_OBJECTS),$(BUILD)/tests/libcudnn.so $(BUILD)/tests/libcublas.so)
+EXPORTS := -Wl,--export-dynamic-symbol=simt_enqueue -Wl,--export-dynamic-symbol=simt_count_allocation
 # .cu files as the emulator runs them, and by the real compiler, to see that it takes them
 emulated = $(if $(filter x86_64,$(MACHINE)),$(SIMT_OBJECTS) $(1:%.cu=$(BUILD)/%.simt.o))
 NVCC ?= $(shell command -v nvcc)
+CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
 compiled = $(if $(NVCC),$(if $(SANITIZE),,$(1:%.cu=$(BUILD)/%.nvcc.o)))
 
 TOOL_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
@@ -65,7 +70,7 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 EMULATED_BENCHES := $(BUILD)/bench/roofline $(BUILD)/bench/traffic
 BENCHES := $(filter-out $(if $(SIMT_OBJECTS),,$(EMULATED_BENCHES)),$(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)))
 
-.PHONY: all cuda card-tests gpu-check test asan bench help clean tests format cuda-report
+.PHONY: all benches cuda card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: $(if $(wildcard $(BUILD)/libresample-cuda.so),$(BUILD)/libresample-cuda.so,make cuda)"
@@ -132,17 +137,22 @@ CUDA_SOLVE := $(BUILD)/tests/test_cuda_solve
 CUDA_COMPILED := $(call compiled,$(CUDA_SOURCES))
 CUDA_TESTS := $(filter-out $(CUDA_SOLVE),$(filter $(BUILD)/tests/test_cuda_%,$(TESTS)))
 $(CUDA_TESTS): %: %.o $(TEST_SUPPORT) $(BUILD)/kernels/cuda/table.o \
-                           $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES))
-	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -lcmocka -o $@
+                           $(call emulated,$(CUDA_SOURCES)) $(LIBRARY) | $(call compiled,$(CUDA_SOURCES)) $(FAKE_LIBRARIES)
+	$(QUIET)$(CXX) $(LDFLAGS) $(EXPORTS) $^ $(LDLIBS) -lcmocka -o $@
 # the program with the emulated backend linked in, and the backend's library for one architecture
 $(CUDA_SOLVE): %: %.o $(TEST_SUPPORT) $(UNWATCHED_OBJECTS) $(LIBRARY) | \
-               $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so)
-	$(QUIET)$(CXX) $(LDFLAGS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
+               $(BUILD)/tests/resample-emulated $(if $(CUDA_COMPILED),$(BUILD)/tests/libresample-cuda.so) $(FAKE_LIBRARIES)
+	$(QUIET)$(CXX) $(LDFLAGS) $(EXPORTS) $(filter %.o,$^) $(LDLIBS) -lcmocka -o $@
 $(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_memory: | $(BUILD)/tests/resample-emulated)
 $(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/test_card_convolutions: | $(BUILD)/tests/convolutions-emulated)
+$(FAKE_LIBRARIES): $(BUILD)/tests/lib%.so: $(BUILD)/tests/simt/libraries/%.o
+	$(QUIET)$(CXX) $(LDFLAGS) -shared $^ -o $@
+$(BUILD)/tests/simt/libraries/%.o: CXXFLAGS += -fPIC
+$(BUILD)/tests/library_headers.o: CPPFLAGS += -I$(dir $(NVCC))../include
+$(BUILD)/tests/test_cuda_libraries: | $(if $(CUDNN),$(BUILD)/tests/library_headers.o)
 $(BUILD)/tests/resample-emulated: $(TOOL_OBJECTS) $(UNWATCHED_OBJECTS) $(LIBRARY)
 	@mkdir -p $(@D)
-	$(QUIET)$(CXX) $(LDFLAGS) $^ $(LDLIBS) -o $@
+	$(QUIET)$(CXX) $(LDFLAGS) $(EXPORTS) $^ $(LDLIBS) -o $@
 $(BUILD)/tests/libresample-cuda.so: $(CUDA_COMPILED) $(BUILD)/kernels/cuda/table.pic.o
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -shared $^ -o $@
@@ -169,7 +179,6 @@ $(CARD_TESTS): $(BUILD)/card/%: $(BUILD)/tests/%.o $(TEST_SUPPORT) $(CUDA_SOURCE
 	@mkdir -p $(@D)
 	$(QUIET)$(NVCC) -Xcompiler -fopenmp $^ $(LDLIBS) -lcmocka -o $@
 # Times every convolution on a card, beside cuDNN where it is installed; and on the emulator, for the tests.
-CUDNN := $(firstword $(wildcard $(addsuffix /cudnn.h,$(dir $(NVCC))../include /usr/include /usr/include/$(MACHINE)-linux-gnu)))
 CUDNN_LIBRARIES := $(dir $(NVCC))../lib
 $(BUILD)/bench/card/cudnn.o: CPPFLAGS += -I$(dir $(NVCC))../include
 $(BUILD)/card/convolutions: $(BUILD)/bench/card/convolutions.o $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(BENCH_SHARED) \
@@ -190,6 +199,8 @@ test:
 	sh tools/test.sh
 asan:
 	sh tools/test.sh --asan
+# as much of the benches as this machine can build
+benches: $(BENCHES) $(if $(CUDNN),$(BUILD)/bench/card/cudnn.o) $(if $(UNWATCHED_OBJECTS),$(BUILD)/tests/convolutions-emulated)
 bench: all $(BENCHES)
 	sh bench/run.sh
 format:

@@ -160,8 +160,11 @@ struct conv2d_attributes {
     int pad_top, pad_left, pad_bottom, pad_right;
     int upsample; /* 1 or 2 */
     enum weight_form form;
-    int way; /* of the table's conv2d_ways, from 1; 0: its own choice */
+    int way; /* of the table's conv2d_ways, from 1, or a library's; 0: its own choice */
 };
+
+/* Ways by a vendor's library, for calls where the table's conv2d_by_library says so. */
+enum { WAY_LIBRARIES = 64, WAY_CUDNN = WAY_LIBRARIES, WAY_CUBLAS, WAY_END };
 
 union attributes {
     struct conv2d_attributes conv2d;
@@ -266,6 +269,9 @@ struct kernels {
     /* How many ways there are for this call (data pointers may be NULL), all of them right, none known
      * to be the fastest. NULL: one. */
     int (*conv2d_ways)(const struct kernel_call *call, bool backward);
+    /* Whether WAY_CUDNN or WAY_CUBLAS does this call, once the device has opened its libraries. NULL:
+     * neither does any. */
+    bool (*conv2d_by_library)(const struct kernel_call *call, bool backward, int way);
     /* The form that takes less memory and more time for the same calls, or the same form. NULL: none
      * does. */
     enum weight_form (*smaller_form)(enum weight_form form);

@@ -29,6 +29,9 @@ struct device_progress {
 struct device {
     char name[64]; /* "NVIDIA A100-SXM4-80GB" */
     bool loops;    /* record_while and record_exit_if are there */
+    /* Of the vendor's libraries, after open_libraries: "cuDNN 9.19.0, cuBLAS 13.1.0", what there
+     * is; and why there is no cuDNN, or "". */
+    char libraries[64], no_cudnn[160];
 
     void *(*allocate)(struct device *device, size_t bytes); /* 256-byte aligned, zeroed */
     void (*release)(struct device *device, void *memory);
@@ -47,6 +50,10 @@ struct device {
      * is negative where that failed. */
     bool (*time_begin)(struct device *device);
     double (*time_end_ms)(struct device *device);
+
+    /* Lets kernels call the vendor's libraries, where there are any. They take memory of their own.
+     */
+    void (*open_libraries)(struct device *device);
 
     bool (*record_begin)(struct device *device);
     /* What follows, up to record_end_while, is the body of a loop of at most `limit` iterations;

@@ -16,7 +16,7 @@ enum {
     REPEATS = 5 /* at most, while they get faster */
 };
 
-/* Lines of "card <tab> convolution <tab> way <tab> milliseconds". */
+/* Lines of "card, libraries <tab> convolution <tab> way <tab> milliseconds". */
 struct record {
     char *text;
     size_t length, capacity;
@@ -27,11 +27,13 @@ static void write_key(char key[KEY_BYTES], const struct kernels *kernels,
 {
     const struct conv2d_attributes *a = &call->attributes->conv2d;
     const int64_t *x = call->input[0].shape, *y = call->output[0].shape;
+    const struct device *device = kernels->device;
     snprintf(key, KEY_BYTES,
-             "%s\t%s %" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64
+             "%s%s%s\t%s %" PRId64 "x%" PRId64 "x%" PRId64 "x%" PRId64 " to %" PRId64 "x%" PRId64
              "x%" PRId64 " kernel %dx%d stride %d upsample %d form %d%s%s\t",
-             kernels->device->name, backward ? "backward" : "forward", x[0], x[1], x[2], x[3], y[1],
-             y[2], y[3], a->kernel_height, a->kernel_width, a->stride, a->upsample, (int)a->form,
+             device->name, *device->libraries ? ", " : "", device->libraries,
+             backward ? "backward" : "forward", x[0], x[1], x[2], x[3], y[1], y[2], y[3],
+             a->kernel_height, a->kernel_width, a->stride, a->upsample, (int)a->form,
              !backward && call->input[2].shape[3] ? " bias" : "",
              !backward && call->input[3].shape[3] ? " residual" : "");
 }
@@ -136,6 +138,7 @@ static void take_memory(struct device *device, struct trial *trial)
         device->release(device, trial->output[0].data);
 }
 
+/* Negative where its memory is not to be had, and where a library refuses. */
 static double time_way(struct device *device, struct trial *trial, int way)
 {
     double best = -1;
@@ -145,7 +148,7 @@ static double time_way(struct device *device, struct trial *trial, int way)
     trial->call.workspace = bytes ? device->allocate(device, bytes) : NULL;
     trial->call.stream = device->stream(device);
     if (bytes && !trial->call.workspace)
-        return best;
+        goto done;
     trial->kernel->run(&trial->call);
     for (int repeat = 0; repeat < REPEATS; repeat++) {
         bool begun = device->time_begin(device);
@@ -159,17 +162,38 @@ static double time_way(struct device *device, struct trial *trial, int way)
     }
     if (bytes)
         device->release(device, trial->call.workspace);
+done:
+    if (way >= WAY_LIBRARIES && device->error(device))
+        best = -1;
     return best / RUNS;
 }
 
-/* Ways whose memory is not to be had do not count. */
-static int time_ways(const struct kernels *kernels, struct trial *trial, bool backward,
-                     double *best_ms)
+static bool way_exists(const struct kernels *kernels, const struct kernel_call *call, bool backward,
+                       int way)
 {
-    int best = 0, ways = kernels->conv2d_ways(&trial->call, backward);
+    if (way >= WAY_LIBRARIES)
+        return kernels->conv2d_by_library && kernels->conv2d_by_library(call, backward, way);
+    return way >= 1 && way <= kernels->conv2d_ways(call, backward);
+}
+
+static bool has_choice(const struct kernels *kernels, const struct kernel_call *call, bool backward)
+{
+    int ways = kernels->conv2d_ways(call, backward);
+    for (int way = WAY_LIBRARIES; way < WAY_END; way++)
+        ways += way_exists(kernels, call, backward, way);
+    return ways > 1;
+}
+
+/* The fastest from way `first` on, before `end`; 0: none works. */
+static int time_ways(const struct kernels *kernels, struct trial *trial, bool backward, int first,
+                     int end, double *best_ms)
+{
+    int best = 0;
     if (give_memory(kernels, trial, backward))
-        for (int way = 1; way <= ways; way++) {
-            double ms = time_way(kernels->device, trial, way);
+        for (int way = first; way < end; way++) {
+            double ms = way_exists(kernels, &trial->call, backward, way)
+                            ? time_way(kernels->device, trial, way)
+                            : -1;
             if (ms >= 0 && (!best || ms < *best_ms)) {
                 best = way;
                 *best_ms = ms;
@@ -184,31 +208,55 @@ static int time_ways(const struct kernels *kernels, struct trial *trial, bool ba
 struct tuner {
     struct program *program;
     struct record record;
+    bool cudnn_alone; /* it does what it can, and nothing is timed against it */
     struct tuning *tuning;
-    struct record seen; /* keys of this program */
+    struct record seen; /* this program's convolutions, with their ways */
 };
 
-static int choose_way(struct tuner *tuner, struct trial *trial, bool backward, int *way,
-                      struct status *status)
+/* A library loads its code at its first call, which may not be one that is recorded: before the
+ * plan is made each of its ways has been run. */
+static bool works(const struct kernels *kernels, struct trial *trial, bool backward, int way)
+{
+    double ms;
+    return way_exists(kernels, &trial->call, backward, way) &&
+           (way < WAY_LIBRARIES || time_ways(kernels, trial, backward, way, way + 1, &ms) == way);
+}
+
+/* The file's way, or the fastest of all, which the file then gets. */
+static int kept_or_timed(struct tuner *tuner, struct trial *trial, bool backward, const char *key,
+                         int *way, struct status *status)
 {
     const struct kernels *kernels = tuner->program->kernels;
-    char key[KEY_BYTES];
     double ms = 0;
-    write_key(key, kernels, &trial->call, backward);
     *way = find_way(&tuner->record, key);
-    if (!find_way(&tuner->seen, key)) {
-        tuner->tuning->convolutions++;
-        add_line(&tuner->seen, key, 1, 0, status);
-    }
-    if (*way >= 1 && *way <= kernels->conv2d_ways(&trial->call, backward))
+    if (works(kernels, trial, backward, *way))
         return status->code;
-    *way = time_ways(kernels, trial, backward, &ms);
+    *way = time_ways(kernels, trial, backward, 1, WAY_END, &ms);
     tuner->tuning->timed++;
     if (!*way)
         return device_status(tuner->program, status) == STATUS_OK
                    ? status_set(status, STATUS_FAILURE, "timing a convolution failed")
                    : status->code;
     return add_line(&tuner->record, key, *way, ms, status);
+}
+
+static int choose_way(struct tuner *tuner, struct trial *trial, bool backward, int *way,
+                      struct status *status)
+{
+    const struct kernels *kernels = tuner->program->kernels;
+    char key[KEY_BYTES];
+    write_key(key, kernels, &trial->call, backward);
+    *way = find_way(&tuner->seen, key);
+    if (*way)
+        return status->code;
+    if (tuner->cudnn_alone)
+        *way = works(kernels, trial, backward, WAY_CUDNN) ? WAY_CUDNN : 1;
+    else if (kept_or_timed(tuner, trial, backward, key, way, status) != STATUS_OK)
+        return status->code;
+    tuner->tuning->convolutions++;
+    tuner->tuning->by_cudnn += *way == WAY_CUDNN;
+    tuner->tuning->by_cublas += *way == WAY_CUBLAS;
+    return add_line(&tuner->seen, key, *way, 0, status);
 }
 
 static int tune_node(struct tuner *tuner, const struct tape *tape, struct node *node,
@@ -225,9 +273,21 @@ static int tune_node(struct tuner *tuner, const struct tape *tape, struct node *
                                       .attributes = &trial.attributes,
                                       .threads = tuner->program->threads};
     trial.kernel = &tuner->program->kernels->kernel[node->op];
-    if (tuner->program->kernels->conv2d_ways(&trial.call, backward) < 2)
+    if (!tuner->cudnn_alone && !has_choice(tuner->program->kernels, &trial.call, backward))
         return status->code;
     return choose_way(tuner, &trial, backward, &node->attributes.conv2d.way, status);
+}
+
+static void tune_nodes(struct tuner *tuner, struct status *status)
+{
+    const struct program *program = tuner->program;
+    for (int t = 0; status_ok(status) && t < program->tape_count; t++) {
+        struct tape *tape = program->tapes[t];
+        for (int n = 0; status_ok(status) && n < tape->node_count; n++)
+            if (is_convolution(&tape->nodes[n]))
+                tune_node(tuner, tape, &tape->nodes[n], status);
+    }
+    free(tuner->seen.text);
 }
 
 int program_tune(struct program *program, const char *path, struct tuning *tuning,
@@ -235,20 +295,29 @@ int program_tune(struct program *program, const char *path, struct tuning *tunin
 {
     struct tuner tuner = {.program = program, .tuning = tuning};
     const struct kernels *kernels = program->kernels;
+    struct status unwritten = {0};
     *tuning = (struct tuning){0};
     if (!kernels->device || !kernels->conv2d_ways)
         return status->code;
+    kernels->device->open_libraries(kernels->device);
     read_record(&tuner.record, path, status);
-    for (int t = 0; status_ok(status) && t < program->tape_count; t++) {
-        struct tape *tape = program->tapes[t];
-        for (int n = 0; status_ok(status) && n < tape->node_count; n++)
-            if (is_convolution(&tape->nodes[n]))
-                tune_node(&tuner, tape, &tape->nodes[n], status);
-    }
-    struct status unwritten = {0};
+    tune_nodes(&tuner, status);
     tuning->saved =
         !tuning->timed || file_write(path, tuner.record.text, tuner.record.length, &unwritten) == 0;
     free(tuner.record.text);
-    free(tuner.seen.text);
+    return status->code;
+}
+
+int program_take_cudnn(struct program *program, struct tuning *tuning, struct status *status)
+{
+    struct tuner tuner = {.program = program, .tuning = tuning, .cudnn_alone = true};
+    struct device *device = program->kernels->device;
+    *tuning = (struct tuning){0};
+    if (!device)
+        return status_set(status, STATUS_BAD_INPUT, "no cuDNN: it needs a card");
+    device->open_libraries(device);
+    if (*device->no_cudnn)
+        return status_set(status, STATUS_BAD_INPUT, "no cuDNN: %s", device->no_cudnn);
+    tune_nodes(&tuner, status);
     return status->code;
 }

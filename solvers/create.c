@@ -124,8 +124,11 @@ static int set_program(struct resample_solver *solver, bool prepare, struct stat
     solver_expect_replays(solver);
     if (solver->forward_operator)
         program_watch(solver->program, solver->slot.loss);
-    if (prepare && settings->tuning_path &&
-        program_tune(solver->program, settings->tuning_path, &solver->tuning, status) != STATUS_OK)
+    if (prepare && settings->cudnn)
+        program_take_cudnn(solver->program, &solver->tuning, status);
+    else if (prepare && settings->tuning_path)
+        program_tune(solver->program, settings->tuning_path, &solver->tuning, status);
+    if (!status_ok(status))
         return status->code;
     if (program_plan(solver->program, settings->memory_limit_bytes, status) != STATUS_OK)
         return status->code;

@@ -33,7 +33,8 @@ struct resample_settings {
     int threads;
     size_t memory_limit_bytes; /* 0: none */
     const struct kernels *kernels;
-    const char *tuning_path; /* program_tune's file; NULL: convolutions in the kernels' own choice */
+    const char *tuning_path; /* of program_tune; NULL: convolutions in the kernels' own choice */
+    bool cudnn;              /* program_take_cudnn, without a file */
 };
 
 /* One line of trace.jsonl: a main step (j = -1: the final optimisation). */
@@ -85,7 +86,7 @@ struct resample_solver *resample_create(struct model *model, const struct operat
                                         const struct resample_settings * settings, bool prepare,
                                         struct status *status);
 void resample_memory(const struct resample_solver *solver, struct memory_report *report);
-/* What choosing the convolutions' ways took; all zero without settings.tuning_path. */
+/* What choosing the convolutions' ways took; all zero where nothing was. */
 struct tuning resample_tuning(const struct resample_solver *solver);
 /* The bytes that an evaluation of the UNet uploads under a memory limit, and how many of them a run
  * makes at most. */

@@ -1,6 +1,7 @@
 /* Whole solves of the tiny model through the CUDA backend: the real device code, graphs, loops and
  * kernels, on the emulator's fake of the CUDA run-time, beside the CPU's. 8 x 8 latents. */
 #include "runtime/backend.h"
+#include "runtime/device.h"
 #include "solvers/resample_internal.h"
 #include "tests/simt/report.h"
 #include "tests/support/cli.h"
@@ -149,14 +150,16 @@ static void check_memory_limit(const struct resample_settings *settings,
     resample_result_free(&result);
 }
 
-static void compare(enum resample_preset preset, bool under_limit)
+static void compare_with(struct resample_settings settings, bool under_limit)
 {
     struct status status = {0};
-    struct resample_settings settings = micro_settings(preset);
+    bool cudnn = settings.cudnn;
+    settings.cudnn = false;
     struct resample_result cpu = solve(&settings, &status);
     assert_status_ok(&status);
     struct cuda_backend backend = open_backend(TYPE_F32);
     settings.kernels = &backend.kernels;
+    settings.cudnn = cudnn;
     struct resample_result cuda = solve(&settings, &status);
     assert_status_ok(&status);
     assert_int_equal(simt_errors()->count, 0);
@@ -168,6 +171,11 @@ static void compare(enum resample_preset preset, bool under_limit)
     resample_result_free(&cpu);
     resample_result_free(&cuda);
     cuda_backend_close(&backend);
+}
+
+static void compare(enum resample_preset preset, bool under_limit)
+{
+    compare_with(micro_settings(preset), under_limit);
 }
 
 static void test_official(void **state)
@@ -190,6 +198,25 @@ static void test_fast(void **state)
     if (!WHOLE)
         skip();
     compare(PRESET_FAST, false);
+}
+
+/* With every convolution that cuDNN has in its hands; on a card where it is installed. */
+static void test_cudnn(void **state)
+{
+    (void)state;
+    struct resample_settings settings = micro_settings(PRESET_PAPER);
+    struct cuda_backend backend = open_backend(TYPE_F32);
+    if (simt_host_calls())
+        setenv("RESAMPLE_CUDNN", BUILD "/tests/libcudnn.so", 1);
+    backend.kernels.device->open_libraries(backend.kernels.device);
+    bool found = !*backend.kernels.device->no_cudnn;
+    cuda_backend_close(&backend);
+    assert_true(found || !simt_host_calls());
+    if (!WHOLE || !found)
+        skip();
+    settings.cudnn = true;
+    compare_with(settings, true);
+    unsetenv("RESAMPLE_CUDNN");
 }
 
 /* ---- bf16 ---- */
@@ -311,7 +338,8 @@ static void compare_pictures(const char *folder, const char *a, const char *b)
 #define MICRO                                                                                      \
     "solve --model tests/data/tiny --task_config tests/data/steps/gaussian_deblur.yaml "           \
     "--input @/truth.npy --preset paper --ddim_steps 2 --resample-every 1 --pixel-iterations 1 "   \
-    "--latent-iterations 1 --seed 3 --conv ours "
+    "--latent-iterations 1 --seed 3 "
+#define OURS MICRO "--conv ours "
 
 static void check_settings(const char *folder, const char *name, const char *precision)
 {
@@ -344,21 +372,77 @@ static void test_command_line(void **state)
     float *picture = cli_picture(3, SIZE, SIZE, 1);
     cli_write_array(folder, "truth.npy", picture, 1, 3, SIZE, SIZE);
     free(picture);
-    cli_ok(folder, MICRO "--device cpu --save_dir @/cpu");
+    cli_ok(folder, OURS "--device cpu --save_dir @/cpu");
     setenv("RESAMPLE", BUILD "/tests/resample-emulated", 1);
-    cli_ok(folder, MICRO "--device cuda --save_dir @/cuda");
+    cli_ok(folder, OURS "--device cuda --save_dir @/cuda");
     compare_pictures(folder, "cuda/recon.npy", "cpu/recon.npy");
     check_settings(folder, "cuda/result.json", "f32");
-    cli_ok(folder, MICRO "--device cuda --precision bf16 --save_dir @/bf16");
+    cli_ok(folder, OURS "--device cuda --precision bf16 --save_dir @/bf16");
     check_settings(folder, "bf16/result.json", "bf16");
 
     setenv("SIMT_CARDS", "0", 1);
-    cli_bad(folder, "no CUDA card", MICRO "--device cuda --save_dir @/none");
+    cli_bad(folder, "no CUDA card", OURS "--device cuda --save_dir @/none");
     cli_ok(folder, "memory --model tests/data/tiny --device cuda --task_config "
                    "tests/data/steps/gaussian_deblur.yaml");
     assert_true(planned_bytes(folder, "bf16") < 1e9);
     assert_true(planned_bytes(folder, "f32") > 1.9e9);
     unsetenv("SIMT_CARDS");
+    unsetenv("RESAMPLE");
+}
+
+/* A text of result.json's settings, to be freed. */
+static char *setting_of(const char *folder, const char *name, const char *key)
+{
+    cJSON *json = cli_json(folder, name);
+    const cJSON *item = cJSON_GetObjectItem(cJSON_GetObjectItem(json, "settings"), key);
+    char *text = cJSON_IsString(item) ? strdup(item->valuestring) : NULL;
+    cJSON_Delete(json);
+    return text;
+}
+
+static void expect_setting(const char *folder, const char *name, const char *key,
+                           const char *expected)
+{
+    char *text = setting_of(folder, name, key);
+    assert_true(expected ? text && strcmp(text, expected) == 0 : !text);
+    free(text);
+}
+
+/* Forced, missing, not able to do a shape, and on the CPU. */
+static void test_conv_cudnn(void **state)
+{
+    const char *folder = *state;
+    int done, all;
+    if (!WHOLE || access(BUILD "/tests/resample-emulated", X_OK) != 0)
+        skip(); /* or on a card */
+    float *picture = cli_picture(3, SIZE, SIZE, 1);
+    cli_write_array(folder, "truth.npy", picture, 1, 3, SIZE, SIZE);
+    free(picture);
+    cli_ok(folder, OURS "--device cpu --save_dir @/cpu");
+    cli_bad(folder, "no cuDNN: it needs a card",
+            MICRO "--device cpu --conv cudnn --save_dir @/none");
+    setenv("RESAMPLE", BUILD "/tests/resample-emulated", 1);
+    cli_bad(folder, "no cuDNN: ", MICRO "--device cuda --conv cudnn --save_dir @/none");
+    assert_false(cli_exists(folder, "none"));
+    setenv("RESAMPLE_CUDNN", BUILD "/tests/libcudnn.so", 1);
+    cli_ok(folder, MICRO "--device cuda --conv cudnn --save_dir @/cudnn");
+    compare_pictures(folder, "cudnn/recon.npy", "cpu/recon.npy");
+    expect_setting(folder, "cudnn/result.json", "conv", "cudnn");
+    expect_setting(folder, "cudnn/result.json", "conv_libraries", "cuDNN 9.19.0");
+    char *said = cli_text(folder, "stderr");
+    assert_int_equal(sscanf(strstr(said, "cuDNN does"), "cuDNN does %d of %d", &done, &all), 2);
+    assert_true(done > 0 && done < all);
+    free(said);
+    setenv("SIMT_CUDNN_CHANNELS", "1", 1); /* supports nothing */
+    cli_ok(folder, MICRO "--device cuda --conv cudnn --save_dir @/refused");
+    unsetenv("SIMT_CUDNN_CHANNELS");
+    said = cli_text(folder, "stderr");
+    assert_non_null(strstr(said, "cuDNN does 0 of "));
+    free(said);
+    cli_ok(folder, OURS "--device cuda --save_dir @/ours");
+    expect_setting(folder, "ours/result.json", "conv_libraries", NULL);
+    assert_true(cli_same_bytes(folder, "refused/recon.npy", "ours/recon.npy"));
+    unsetenv("RESAMPLE_CUDNN");
     unsetenv("RESAMPLE");
 }
 
@@ -416,9 +500,9 @@ static void test_library(void **state)
     float *picture = cli_picture(3, SIZE, SIZE, 1);
     cli_write_array(folder, "truth.npy", picture, 1, 3, SIZE, SIZE);
     free(picture);
-    cli_bad(folder, "no CUDA card", MICRO "--device cuda --save_dir @/none");
+    cli_bad(folder, "no CUDA card", OURS "--device cuda --save_dir @/none");
     assert_false(cli_exists(folder, "none"));
-    cli_ok(folder, MICRO "--device auto --save_dir @/auto");
+    cli_ok(folder, OURS "--device auto --save_dir @/auto");
     char *said = cli_text(folder, "stderr");
     assert_non_null(strstr(said, "using the CPU"));
     free(said);
@@ -448,8 +532,10 @@ int main(void)
         cmocka_unit_test(test_official),
         cmocka_unit_test(test_paper),
         cmocka_unit_test(test_fast),
+        cmocka_unit_test(test_cudnn),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test_setup_teardown(test_command_line, cli_setup, cli_teardown),
+        cmocka_unit_test_setup_teardown(test_conv_cudnn, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_memory_limit, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_library, cli_setup, cli_teardown),
         cmocka_unit_test_setup_teardown(test_gpu_check_wants_a_card, cli_setup, cli_teardown),

@@ -49,8 +49,9 @@ fi
 
 for device in cpu cuda; do
     "$build/resample" solve --model models/ct-128 --task_config examples/ct/ct_25_views.yaml \
-        --input examples/ct/head_43.png --seed 0 --device "$device" --save_dir "$build/solve-$device" |
-        sed "s/^/$device: /"
+        --input examples/ct/head_43.png --seed 0 --device "$device" --save_dir "$build/solve-$device" \
+        >"$build/solve-$device.log" || failed=$((failed + 1))
+    sed "s/^/$device: /" "$build/solve-$device.log"
 done
 
 ldm=models/ldm-vq4-256/ldm-vq4-256.yaml

@@ -28,7 +28,7 @@ enum {
 /* Choices, in the order of their words in the option table. */
 enum part { PART_UNET, PART_DECODER, PART_ENCODER };
 enum device_choice { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
-enum conv_choice { CONV_AUTO, CONV_OURS };
+enum conv_choice { CONV_AUTO, CONV_OURS, CONV_CUDNN };
 enum precision { PRECISION_F32, PRECISION_BF16 };
 enum schedule_choice { SCHEDULE_COSINE, SCHEDULE_CONSTANT };
 enum file_type { FILE_F16, FILE_F32, FILE_BF16 };

@@ -2,6 +2,7 @@
 #include "tools/solve.h"
 
 #include "operators/metrics.h"
+#include "runtime/device.h"
 #include "tools/picture.h"
 
 #include <cjson/cJSON.h>
@@ -218,6 +219,13 @@ static void add_schedule_settings(cJSON *json, const struct resample_settings *s
     cJSON_AddNumberToObject(json, "latent_iterations", settings->latent_iterations);
 }
 
+/* The vendor's, where convolutions may be theirs. */
+static const char *libraries_of(const struct resample_settings *settings)
+{
+    const struct device *device = settings->kernels->device;
+    return device && *device->libraries ? device->libraries : NULL;
+}
+
 static void add_settings(cJSON *object, const struct session *session,
                          const struct problem *problem)
 {
@@ -238,7 +246,8 @@ static void add_settings(cJSON *object, const struct session *session,
     add_text(json, "noise", session->arguments->noise);
     cJSON_AddNumberToObject(json, "threads", settings->threads);
     cJSON_AddStringToObject(json, "device", settings->kernels->device ? "cuda" : "cpu");
-    add_text(json, "conv", settings->tuning_path);
+    add_text(json, "conv", settings->cudnn ? "cudnn" : settings->tuning_path);
+    add_text(json, "conv_libraries", libraries_of(settings));
     cJSON_AddStringToObject(json, "precision",
                             settings->kernels->network == TYPE_BF16 ? "bf16" : "f32");
     cJSON_AddNumberToObject(json, "memory_limit_bytes", (double)settings->memory_limit_bytes);

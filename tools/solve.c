@@ -30,7 +30,8 @@ static void choose_tuning(struct session *session)
     const char *given = getenv("RESAMPLE_TUNING"), *cache = getenv("XDG_CACHE_HOME");
     const char *home = getenv("HOME");
     char *path = session->tuning_path;
-    if (session->arguments->conv == CONV_OURS || !session->settings.kernels->device)
+    session->settings.cudnn = session->arguments->conv == CONV_CUDNN;
+    if (session->arguments->conv != CONV_AUTO || !session->settings.kernels->device)
         return;
     if (given)
         snprintf(path, PATH_MAX, "%s", given);
@@ -43,10 +44,16 @@ static void choose_tuning(struct session *session)
 
 static void print_tuning(const struct resample_settings *settings, struct tuning tuning)
 {
+    if (settings->cudnn)
+        fprintf(stderr, "resample: cuDNN does %d of %d convolutions; it cannot do the others\n",
+                tuning.by_cudnn, tuning.convolutions);
     if (tuning.timed)
         fprintf(stderr, "resample: timed %d of %d convolutions on the card; %s in %s\n",
                 tuning.timed, tuning.convolutions, tuning.saved ? "kept" : "could not be kept",
                 settings->tuning_path);
+    if (tuning.timed && tuning.by_cudnn + tuning.by_cublas)
+        fprintf(stderr, "resample: cuDNN does %d of them, cuBLAS %d\n", tuning.by_cudnn,
+                tuning.by_cublas);
 }
 
 static int settings_from(struct resample_settings *settings, const struct arguments *arguments,

@@ -31,6 +31,7 @@ fi
 export GOMP_SPINCOUNT="${GOMP_SPINCOUNT:-1000}"
 limit_s=${TEST_LIMIT_S:-1800}
 
+chosen=$names
 if [ -z "$names" ]; then
     for source in tests/test_*.c; do
         name=${source#tests/}
@@ -41,6 +42,8 @@ programs=""
 for name in $names; do
     programs="$programs $build/tests/$name"
 done
+# nothing else would tell that a bench no longer builds
+[ -n "$sanitize$chosen" ] || programs="$programs benches"
 
 sh tools/install.sh
 mkdir -p "$build/tests"

@@ -3,6 +3,7 @@
 #include "kernels/bfloat16.h"
 #include "kernels/cuda/conv2d.h"
 #include "kernels/cuda/convolution.cuh"
+#include "kernels/cuda/libraries.h"
 
 #include <string.h>
 
@@ -508,22 +509,36 @@ static struct cuda_conv2d_choice chosen_way(const struct kernel_call *call, bool
     return ways[way >= 1 && way <= count ? way - 1 : 0];
 }
 
+static size_t workspace(const struct kernel_call *call, bool backward)
+{
+    size_t bytes;
+    return cuda_conv2d_library_workspace(call, backward, &bytes)
+               ? bytes
+               : cuda_conv2d_workspace_with(call, backward, chosen_way(call, backward));
+}
+
+static void run(const struct kernel_call *call, bool backward)
+{
+    if (!cuda_conv2d_library(call, backward))
+        cuda_conv2d_with(call, backward, chosen_way(call, backward));
+}
+
 size_t cuda_conv2d_workspace(const struct kernel_call *call)
 {
-    return cuda_conv2d_workspace_with(call, false, chosen_way(call, false));
+    return workspace(call, false);
 }
 
 void cuda_conv2d(const struct kernel_call *call)
 {
-    cuda_conv2d_with(call, false, chosen_way(call, false));
+    run(call, false);
 }
 
 size_t cuda_conv2d_backward_data_workspace(const struct kernel_call *call)
 {
-    return cuda_conv2d_workspace_with(call, true, chosen_way(call, true));
+    return workspace(call, true);
 }
 
 void cuda_conv2d_backward_data(const struct kernel_call *call)
 {
-    cuda_conv2d_with(call, true, chosen_way(call, true));
+    run(call, true);
 }

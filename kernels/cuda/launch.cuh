@@ -6,9 +6,11 @@
 
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
+enum { EMULATED = 0 };
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
     kernel<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
 #else
+enum { EMULATED = 1 };
 #define LAUNCH(kernel, grid, block, shared_bytes, stream, ...)                                     \
     simt_launch(kernel, grid, block, shared_bytes, stream, ##__VA_ARGS__)
 #endif

@@ -9,6 +9,7 @@
 enum weight_form cuda_conv2d_form(const struct conv2d_attributes *attributes, const int64_t x[4],
                                   const int64_t y[4], bool backward);
 int cuda_conv2d_ways(const struct kernel_call *call, bool backward);
+bool cuda_conv2d_by_library(const struct kernel_call *call, bool backward, int way);
 enum weight_form cuda_conv2d_form_bf16(const struct conv2d_attributes *attributes,
                                        const int64_t x[4], const int64_t y[4], bool backward);
 size_t cuda_weight_bytes(enum weight_form form, const int64_t shape[4]);
@@ -81,6 +82,7 @@ const struct kernels *kernels_cuda(void)
             },
         .conv2d_form = cuda_conv2d_form,
         .conv2d_ways = cuda_conv2d_ways,
+        .conv2d_by_library = cuda_conv2d_by_library,
         .weight_bytes = cuda_weight_bytes,
         .pack_weight = cuda_pack_weight,
     };

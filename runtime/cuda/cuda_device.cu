@@ -5,6 +5,7 @@
 #include "runtime/cuda/cuda_device.h"
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/libraries.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,10 +68,20 @@ static bool good(cuda_device *d, cudaError_t code, const char *what)
     return false;
 }
 
+/* Those of a tape's own calls, which return nothing. */
+static void note_failed_calls(cuda_device *d)
+{
+    const char *library = cuda_libraries_error();
+    good(d, cudaGetLastError(), "a kernel's launch");
+    if (library && !d->failed)
+        snprintf(d->message, sizeof d->message, "%s", library);
+    d->failed |= library != NULL;
+}
+
 static const char *error(struct device *device)
 {
     cuda_device *d = of(device);
-    good(d, cudaGetLastError(), "a kernel's launch");
+    note_failed_calls(d);
     bool failed = d->failed;
     d->failed = false;
     return failed ? d->message : NULL;
@@ -164,6 +175,12 @@ static double time_end_ms(struct device *device)
                    good(d, cudaEventElapsedTime(&ms, d->begun, d->ended), "timing")
                ? ms
                : -1;
+}
+
+static void open_libraries(struct device *device)
+{
+    cuda_libraries_open(device->libraries, sizeof device->libraries, device->no_cudnn,
+                        sizeof device->no_cudnn);
 }
 
 /* ---- loops ---- */
@@ -338,7 +355,7 @@ static device_graph *record_end(struct device *device)
     cudaGraph_t graph = NULL;
     d->depth = 0;
     good(d, cudaStreamEndCapture(main_stream(d), &graph), "recording");
-    good(d, cudaGetLastError(), "a kernel's launch");
+    note_failed_calls(d);
     device_graph *result = d->failed || !graph ? NULL : instantiate(d, graph);
     if (graph)
         cudaGraphDestroy(graph);
@@ -400,6 +417,7 @@ static void set_functions(struct device *base)
     base->stream = stream;
     base->time_begin = time_begin;
     base->time_end_ms = time_end_ms;
+    base->open_libraries = open_libraries;
     base->record_begin = record_begin;
     base->record_while = record_while;
     base->record_exit_if = record_exit_if;
@@ -481,6 +499,7 @@ struct device *cuda_device_open(char *message, size_t message_bytes)
 void cuda_device_close(struct device *device)
 {
     cuda_device *d = of(device);
+    cuda_libraries_close();
     for (int i = 0; i < MAX_DEPTH; i++)
         if (d->levels[i].stream)
             cudaStreamDestroy(d->levels[i].stream);

@@ -2,6 +2,7 @@
  * synchronisation, so that whoever forgets to wait sees old values. A captured stream makes nodes
  * of a graph; conditional nodes run their bodies as their handles say. Graphs are chains here: a
  * node that does not depend on the one before it is refused. */
+#include "tests/simt/enqueue.h"
 #include "tests/simt/internal.h"
 #include "tests/simt/simt.h"
 
@@ -206,6 +207,27 @@ void simt_submit(cudaStream_t stream, const void *kernel, dim3 grid, dim3 block,
     }
     count(calls.launches, calls.in_loops.launches);
     stream->queue.push_back({run, nullptr});
+}
+
+void simt_enqueue(void *to, uint64_t threads, void (*body)(const void *), void *context)
+{
+    cudaStream_t stream = static_cast<cudaStream_t>(to);
+    std::shared_ptr<void> kept(context, free);
+    auto run = [=] {
+        body(kept.get());
+        launched_threads += threads;
+    };
+    if (stream->captured) {
+        append(*stream, {run, false, 0, cudaGraphCondTypeIf, nullptr});
+        return;
+    }
+    count(calls.launches, calls.in_loops.launches);
+    stream->queue.push_back({run, nullptr});
+}
+
+void simt_count_allocation(void)
+{
+    simt::count_allocation();
 }
 
 /* Pinned memory is read when the copy runs, other host memory now; a graph copies from pinned
