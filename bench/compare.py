@@ -72,4 +72,5 @@ def main():
         measure_memory(model, arguments.threads)
 
 
-main()
+if __name__ == "__main__":
+    main()

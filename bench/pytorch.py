@@ -121,4 +121,5 @@ def main():
         print(f"{1e3 * (time.perf_counter() - begin):.3f}", flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()
