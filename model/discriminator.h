@@ -10,7 +10,11 @@
 
 #include "runtime/program.h"
 
-enum { DISCRIMINATOR_LAYERS = 3, DISCRIMINATOR_PARAMETERS = 4 + 3 * DISCRIMINATOR_LAYERS };
+enum {
+    DISCRIMINATOR_LAYERS = 3,
+    DISCRIMINATOR_PARAMETERS = 4 + 3 * DISCRIMINATOR_LAYERS,
+    DISCRIMINATOR_LEAST_SIDE = 24 /* of a picture */
+};
 
 struct discriminator_parameter {
     char name[24];

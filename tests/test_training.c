@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-enum { PICTURES = 6, SIDE = 16, GOLDEN_STEPS = 200 };
+enum { PICTURES = 6, SIDE = 16, WIDE = 32, GOLDEN_STEPS = 200 };
 
 static void must(int code, const struct status *status)
 {
@@ -29,12 +29,11 @@ static void must(int code, const struct status *status)
 
 static void draw(void *context, uint64_t seed, uint64_t index, float *picture)
 {
-    (void)context;
     (void)seed;
-    int i = (int)(index % PICTURES);
-    for (int y = 0; y < SIDE; y++)
-        for (int x = 0; x < SIDE; x++)
-            picture[y * SIDE + x] =
+    int i = (int)(index % PICTURES), side = *(const int *)context;
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++)
+            picture[y * side + x] =
                 (float)(0.8 * sin(0.3 * (i + 1) * x + 0.2 * y) * cos(0.25 * i * y));
 }
 
@@ -43,14 +42,17 @@ static void held_out(void *context, int index, float *picture)
     draw(context, 0, (uint64_t)index + 1, picture);
 }
 
-static const struct picture_source source = {
-    .training_count = PICTURES, .held_out_count = 3, .draw = draw, .held_out = held_out};
+static struct picture_source source_of(const int *side)
+{
+    return (struct picture_source){(void *)(uintptr_t)side, PICTURES, 3, draw, held_out};
+}
 
 /* ---- a training of the small model ---- */
 
 struct run {
     struct model model;
     struct training *training;
+    int side;
 };
 
 static void settings_of(struct training_settings *settings, enum training_part part)
@@ -82,6 +84,8 @@ static void open_gray(struct model *model, bool weights)
 static void begin(struct run *run, const struct training_settings *settings)
 {
     struct status status = {0};
+    run->side = (int)settings->side;
+    const struct picture_source source = source_of(&run->side);
     open_gray(&run->model, true);
     run->training = training_create(&run->model, settings, &source, NULL, NULL, &status);
     must(status.code, &status);
@@ -201,6 +205,17 @@ static void resumed(const struct training_settings *settings)
     remove(middle);
 }
 
+/* Large enough for the discriminator, which joins in the middle. */
+static void adversarial_settings(struct training_settings *settings)
+{
+    settings_of(settings, TRAIN_AUTOENCODER);
+    settings->side = WIDE;
+    settings->batch = 2;
+    settings->adversary = 0.8;
+    settings->adversary_start = 2;
+    settings->adversary_channels = 4;
+}
+
 static void a_resumed_run_has_the_same_bytes(void **state)
 {
     (void)state;
@@ -211,6 +226,8 @@ static void a_resumed_run_has_the_same_bytes(void **state)
     resumed(&settings);
     settings_of(&settings, TRAIN_DIFFUSION);
     settings.accumulate = 1;
+    resumed(&settings);
+    adversarial_settings(&settings);
     resumed(&settings);
 }
 
@@ -298,6 +315,34 @@ static void unused_codes_start_anew(void **state)
     end(&run);
 }
 
+/* The discriminator's two losses appear with it; without its weight it changes nothing. */
+static void the_discriminator_joins(void **state)
+{
+    (void)state;
+    struct run run, alone;
+    struct training_settings settings;
+    adversarial_settings(&settings);
+    begin(&run, &settings);
+    settings.adversary = 0;
+    begin(&alone, &settings);
+    double first = 0, last = 0;
+    for (int i = 0; i < 60; i++) {
+        struct training_report report = step(&run);
+        struct training_report other = i < 5 ? step(&alone) : report;
+        assert_true((report.discriminator > 0) == (i >= 2));
+        if (i < 2)
+            assert_true(report.loss == other.loss);
+        else if (i < 5)
+            assert_true(report.loss != other.loss);
+        first = i == 2 ? report.discriminator : first;
+        last = report.discriminator;
+    }
+    print_message("    the discriminator's loss falls from %.3f to %.3f\n", first, last);
+    assert_true(fabs(first - 1) < 0.2 && last < 0.9 * first);
+    end(&run);
+    end(&alone);
+}
+
 /* ---- what is written ---- */
 
 static float read_one(const struct checkpoint *checkpoint, const char *name)
@@ -357,6 +402,8 @@ static void refuse(struct model *model, const struct training_settings *settings
                    const char *expected)
 {
     struct status status = {0};
+    const int side = (int)settings->side;
+    const struct picture_source source = source_of(&side);
     assert_null(training_create(model, settings, &source, NULL, NULL, &status));
     assert_int_equal(status.code, STATUS_BAD_INPUT);
     if (!strstr(status.message, expected))
@@ -375,6 +422,13 @@ static void what_cannot_be_trained_is_refused(void **state)
     refuse(&model, &settings, "pictures of 17 pixels");
     model_close(&model);
     settings.side = SIDE;
+    settings.part = TRAIN_AUTOENCODER;
+    settings.adversary = 1;
+    open_gray(&model, true);
+    refuse(&model, &settings, "the discriminator needs 24");
+    model_close(&model);
+    settings.part = TRAIN_DIFFUSION;
+    settings.adversary = 0;
     open_gray(&model, false);
     refuse(&model, &settings, "no weights");
     settings.fresh = true;
@@ -422,6 +476,7 @@ int main(void)
         cmocka_unit_test(nothing_else_shows_in_the_bytes),
         cmocka_unit_test(new_networks_learn),
         cmocka_unit_test(unused_codes_start_anew),
+        cmocka_unit_test(the_discriminator_joins),
         cmocka_unit_test(the_model_opens_again),
         cmocka_unit_test(what_cannot_be_trained_is_refused),
         cmocka_unit_test(another_run_s_state_is_refused),

@@ -12,6 +12,16 @@ struct optimised {
     int average; /* the weight's own slot where no averages are kept */
 };
 
+/* The patch discriminator while it is trained: slots beside its parameters. */
+struct adversary {
+    struct discriminator discriminator;
+    struct {
+        int gradient, first_moment, second_moment;
+    } slots[DISCRIMINATOR_PARAMETERS];
+    int control, generator_loss, discriminator_loss;
+    struct tape *pass, *step;
+};
+
 /* Elements of the control constant after the optimiser's own (kernels.h). */
 enum { CONTROL_AVERAGE = 5, CONTROL_COUNT = 8 };
 
@@ -25,6 +35,7 @@ struct training {
     struct program *program;
     struct trainable weights, averages;
     struct optimised *optimised; /* beside weights.parameters */
+    struct adversary adversary;
     struct {
         struct tape *pass, *step, *evaluate, *denoise, *decode;
     } tape;
@@ -58,11 +69,24 @@ void record_autoencoder_pass(struct training *training);
 void record_diffusion_pass(struct training *training);
 void record_evaluation(struct training *training);
 /* optimiser.c */
-void record_gradients(struct training *training, value loss);
+void record_gradients(struct training *training, struct tape *tape, value loss);
 void record_step(struct training *training);
 int optimiser_step(struct training *training, struct training_report *report,
                    struct status *status);
+/* What the rates, the clip and the corrections are at a step of this rate, the count-th one. */
+void optimiser_control(const struct training *training, double learning_rate, int64_t count,
+                       float control[CONTROL_COUNT]);
 int find_slot(const struct trainable *trainable, const struct parameter *parameter); /* -1 */
+
+/* adversary.c: the state; its part in adversary.pass, which is the loss with the adversary's in it;
+ * its step, after adversary_start of the autoencoder's */
+void adversary_open(struct training *training);
+value adversary_record(struct training *training, value picture, value output,
+                       value reconstruction_loss, value loss);
+void adversary_record_step(struct training *training);
+int adversary_step(struct training *training, struct training_report *report,
+                   struct status *status);
+void adversary_forget(struct training *training); /* its gradients */
 
 /* latents.c */
 int training_encode(struct training *training, const char *path, struct status *status);

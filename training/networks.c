@@ -40,28 +40,42 @@ static value code_loss(const struct training *training, struct tape *tape, value
     return tape_combine(tape, settings->codebook, of_codes, settings->commitment, of_latent);
 }
 
-void record_autoencoder_pass(struct training *training)
+static void record_autoencoder(struct training *training, struct tape *tape, bool adversarial)
 {
     const struct training_settings *settings = &training->settings;
-    const struct autoencoder_config *config = &training->model->config.autoencoder;
-    struct tape *tape = training->tape.pass = program_tape(training->program, "pass");
-    const int64_t shape[4] = {settings->batch, settings->side, settings->side, config->in_channels};
-    training->slot.picture = program_state(training->program, "picture", TYPE_F32, shape);
     value picture = tape_state(tape, training->slot.picture), latent, index;
     value output = reconstruct(training, tape, picture, &latent, &index);
     value codes = code_loss(training, tape, latent, index);
     tape_label(tape, "loss");
     value l1 = tape_mean_absolute_error(tape, output, picture);
     value mse = tape_mean_squared_error(tape, output, picture);
-    value loss = tape_combine(tape, settings->l1, l1, settings->mse, mse);
-    loss = tape_combine(tape, 1, loss, 1, codes);
+    value reconstruction = tape_combine(tape, settings->l1, l1, settings->mse, mse);
+    value loss = tape_combine(tape, 1, reconstruction, 1, codes);
+    if (adversarial)
+        loss = adversary_record(training, picture, output, reconstruction, loss);
     keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
     keep(training, tape, &training->slot.index, "index", TYPE_I32, index);
     keep(training, tape, &training->slot.l1, "l1", TYPE_F32, l1);
     keep(training, tape, &training->slot.mse, "mse", TYPE_F32, mse);
     keep(training, tape, &training->slot.codebook, "codebook loss", TYPE_F32, codes);
     keep(training, tape, &training->slot.loss, "loss", TYPE_F32, loss);
-    record_gradients(training, loss);
+    record_gradients(training, tape, loss);
+}
+
+void record_autoencoder_pass(struct training *training)
+{
+    const struct training_settings *settings = &training->settings;
+    const struct autoencoder_config *config = &training->model->config.autoencoder;
+    const int64_t shape[4] = {settings->batch, settings->side, settings->side, config->in_channels};
+    training->slot.picture = program_state(training->program, "picture", TYPE_F32, shape);
+    training->tape.pass = program_tape(training->program, "pass");
+    record_autoencoder(training, training->tape.pass, false);
+    if (!(settings->adversary > 0))
+        return;
+    training->adversary.pass = program_tape(training->program, "adversarial pass");
+    adversary_open(training);
+    record_autoencoder(training, training->adversary.pass, true);
+    adversary_record_step(training);
 }
 
 void record_diffusion_pass(struct training *training)
@@ -79,7 +93,7 @@ void record_diffusion_pass(struct training *training)
     tape_label(tape, "loss");
     value loss = tape_mean_squared_error(tape, predicted, tape_state(tape, training->slot.noise));
     keep(training, tape, &training->slot.loss, "loss", TYPE_F32, loss);
-    record_gradients(training, loss);
+    record_gradients(training, tape, loss);
 }
 
 /* After the model's networks take the averages. */

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 int find_slot(const struct trainable *trainable, const struct parameter *parameter)
 {
@@ -12,32 +13,50 @@ int find_slot(const struct trainable *trainable, const struct parameter *paramet
     return -1;
 }
 
+struct gathering {
+    struct training *training;
+    struct tape *tape;
+};
+
 static void gather_gradient(void *context, int i, value gradient)
 {
-    struct training *training = context;
-    struct tape *tape = training->tape.pass;
-    const struct parameter *parameter = training->weights.parameters[i].parameter;
-    int slot = program_state(training->program, parameter->name, TYPE_F32, parameter->shape);
-    training->optimised[i].gradient = slot;
-    value sum = tape_state(tape, slot);
-    tape_label(tape, "gradient");
-    tape_assign(tape, sum,
-                tape_combine(tape, 1, sum, 1.0 / training->settings.accumulate, gradient));
+    const struct gathering *gathering = context;
+    const struct training *training = gathering->training;
+    value sum = tape_state(gathering->tape, training->optimised[i].gradient);
+    tape_label(gathering->tape, "gradient");
+    tape_assign(
+        gathering->tape, sum,
+        tape_combine(gathering->tape, 1, sum, 1.0 / training->settings.accumulate, gradient));
+}
+
+/* Once for all passes. */
+static void declare_gradients(struct training *training, struct status *status)
+{
+    int count = training->weights.count;
+    if (training->optimised)
+        return;
+    training->optimised = status_calloc(status, (unsigned long)count + 1,
+                                        sizeof *training->optimised, "the gradients");
+    for (int i = 0; i < count && training->optimised; i++) {
+        const struct parameter *parameter = training->weights.parameters[i].parameter;
+        training->optimised[i].gradient =
+            program_state(training->program, parameter->name, TYPE_F32, parameter->shape);
+    }
 }
 
 /* Adds the pass's share of the gradient to what the step gathers. */
-void record_gradients(struct training *training, value loss)
+void record_gradients(struct training *training, struct tape *tape, value loss)
 {
-    struct tape *tape = training->tape.pass;
     int count = training->weights.count;
-    value *weights = calloc((size_t)count + 1, sizeof *weights);
-    training->optimised = calloc((size_t)count + 1, sizeof *training->optimised);
+    struct gathering gathering = {training, tape};
+    value *weights =
+        status_calloc(tape_status(tape), (unsigned long)count + 1, sizeof *weights, "the weights");
+    declare_gradients(training, tape_status(tape));
     if (weights && training->optimised) {
         for (int i = 0; i < count; i++)
             weights[i] = tape_state(tape, training->weights.parameters[i].slot);
-        tape_each_gradient(tape, loss, weights, count, gather_gradient, training);
-    } else
-        status_set(tape_status(tape), STATUS_FAILURE, "out of memory for the gradients");
+        tape_each_gradient(tape, loss, weights, count, gather_gradient, &gathering);
+    }
     free(weights);
 }
 
@@ -115,19 +134,26 @@ static double average_share(const struct training_settings *settings, int64_t st
     return fmin(settings->average, (1 + (double)step) / (10 + (double)step));
 }
 
+void optimiser_control(const struct training *training, double learning_rate, int64_t count,
+                       float control[CONTROL_COUNT])
+{
+    const struct training_settings *settings = &training->settings;
+    memset(control, 0, CONTROL_COUNT * sizeof *control);
+    control[OPTIMISER_LEARNING_RATE] = (float)learning_rate;
+    control[OPTIMISER_CLIP] = (float)settings->clip;
+    control[OPTIMISER_SCALE] = 1;
+    control[OPTIMISER_CORRECTION1] = (float)(1 - pow(settings->beta1, (double)count));
+    control[OPTIMISER_CORRECTION2] = (float)(1 - pow(settings->beta2, (double)count));
+    control[CONTROL_AVERAGE] = (float)(1 - average_share(settings, count));
+}
+
 int optimiser_step(struct training *training, struct training_report *report, struct status *status)
 {
     const struct training_settings *settings = &training->settings;
     int64_t step = training->step + 1;
     report->learning_rate = rate_at(settings, step);
-    float control[CONTROL_COUNT] = {
-        [OPTIMISER_LEARNING_RATE] = (float)report->learning_rate,
-        [OPTIMISER_CLIP] = (float)settings->clip,
-        [OPTIMISER_SCALE] = 1,
-        [OPTIMISER_CORRECTION1] = (float)(1 - pow(settings->beta1, (double)step)),
-        [OPTIMISER_CORRECTION2] = (float)(1 - pow(settings->beta2, (double)step)),
-        [CONTROL_AVERAGE] = (float)(1 - average_share(settings, step)),
-    };
+    float control[CONTROL_COUNT];
+    optimiser_control(training, report->learning_rate, step, control);
     program_write(training->program, training->slot.control, control);
     if (program_run(training->program, training->tape.step, NULL, status) != STATUS_OK)
         return status->code;

@@ -5,33 +5,72 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SETTINGS_BYTES = 1024, KINDS = 4 };
-static const char *const kinds[KINDS] = {"weight", "average", "first_moment", "second_moment"};
+enum { SETTINGS_BYTES = 1024, KINDS = 4, ADVERSARY_KINDS = 3 };
+static const char *const kinds[KINDS] = {"weight", "first_moment", "second_moment", "average"};
 
-static int slot_of(const struct training *training, int index, int kind)
+/* What a state keeps: a kind of a parameter's values, those of the weights first. */
+struct kept {
+    char name[256];
+    int slot;
+};
+
+static int kept_count(const struct training *training)
 {
-    const struct optimised *slots = &training->optimised[index];
-    const int all[KINDS] = {training->weights.parameters[index].slot, slots->average,
-                            slots->first_moment, slots->second_moment};
-    return all[kind];
+    int of_adversary = training->settings.adversary > 0 ? DISCRIMINATOR_PARAMETERS : 0;
+    return KINDS * training->weights.count + ADVERSARY_KINDS * of_adversary;
+}
+
+static struct kept kept_of_weight(const struct training *training, int parameter, int kind)
+{
+    const struct trainable_parameter *weight = &training->weights.parameters[parameter];
+    const struct optimised *slots = &training->optimised[parameter];
+    const int all[KINDS] = {weight->slot, slots->first_moment, slots->second_moment,
+                            slots->average};
+    struct kept kept = {.slot = all[kind]};
+    snprintf(kept.name, sizeof kept.name, "%s/%s", kinds[kind], weight->parameter->name);
+    return kept;
+}
+
+static struct kept kept_of_adversary(const struct training *training, int parameter, int kind)
+{
+    const struct adversary *adversary = &training->adversary;
+    const struct discriminator_parameter *weight = &adversary->discriminator.parameters[parameter];
+    const int all[ADVERSARY_KINDS] = {weight->slot, adversary->slots[parameter].first_moment,
+                                      adversary->slots[parameter].second_moment};
+    struct kept kept = {.slot = all[kind]};
+    snprintf(kept.name, sizeof kept.name, "%s/loss.discriminator.%s", kinds[kind], weight->name);
+    return kept;
+}
+
+static struct kept kept_at(const struct training *training, int index)
+{
+    int of_weights = KINDS * training->weights.count, rest = index - of_weights;
+    return index < of_weights
+               ? kept_of_weight(training, index / KINDS, index % KINDS)
+               : kept_of_adversary(training, rest / ADVERSARY_KINDS, rest % ADVERSARY_KINDS);
 }
 
 /* The settings that decide what a run computes, a line each. */
 static void describe(const struct training *training, char text[SETTINGS_BYTES])
 {
     const struct training_settings *s = &training->settings;
-    snprintf(text, SETTINGS_BYTES,
-             "part %d\nsize %lld\nbatch %d\naccumulate %d\nsteps %lld\nwarmup %lld\nschedule %d\n"
-             "learning-rate %.9g\nbeta1 %.9g\nbeta2 %.9g\nepsilon %.9g\nweight-decay %.9g\n"
-             "clip %.9g\nema %.9g\nl1 %.9g\nmse %.9g\ncodebook %.9g\ncommitment %.9g\n"
-             "restart-every %lld\nvariants %d\nstandardize %d\nseed %llu\npictures %d\n"
-             "held-out pictures %d\n",
-             s->part, (long long)s->side, s->batch, s->accumulate,
-             s->schedule == RATE_COSINE ? (long long)s->steps : 0LL, (long long)s->warmup_steps,
-             s->schedule, s->learning_rate, s->beta1, s->beta2, s->epsilon, s->weight_decay,
-             s->clip, s->average, s->l1, s->mse, s->codebook, s->commitment,
-             (long long)s->restart_every, s->variants, s->standardize, (unsigned long long)s->seed,
-             training->source.training_count, training->source.held_out_count);
+    int used = snprintf(
+        text, SETTINGS_BYTES,
+        "part %d\nsize %lld\nbatch %d\naccumulate %d\nsteps %lld\nwarmup %lld\nschedule %d\n"
+        "learning-rate %.9g\nbeta1 %.9g\nbeta2 %.9g\nepsilon %.9g\nweight-decay %.9g\n"
+        "clip %.9g\nema %.9g\nl1 %.9g\nmse %.9g\ncodebook %.9g\ncommitment %.9g\n"
+        "restart-every %lld\nvariants %d\nstandardize %d\nseed %llu\npictures %d\n"
+        "held-out pictures %d\n",
+        s->part, (long long)s->side, s->batch, s->accumulate,
+        s->schedule == RATE_COSINE ? (long long)s->steps : 0LL, (long long)s->warmup_steps,
+        s->schedule, s->learning_rate, s->beta1, s->beta2, s->epsilon, s->weight_decay, s->clip,
+        s->average, s->l1, s->mse, s->codebook, s->commitment, (long long)s->restart_every,
+        s->variants, s->standardize, (unsigned long long)s->seed, training->source.training_count,
+        training->source.held_out_count);
+    if (s->adversary > 0)
+        snprintf(text + used, (size_t)(SETTINGS_BYTES - used),
+                 "adversary %.9g\nadversary-start %lld\nadversary channels %d\n", s->adversary,
+                 (long long)s->adversary_start, s->adversary_channels);
 }
 
 /* ---- tensors of one file ---- */
@@ -99,11 +138,6 @@ static int add_tensor(struct tensors *tensors, const char *name, int rank, const
 
 /* ---- the state ---- */
 
-static void state_name(char name[256], const struct training *training, int index, int kind)
-{
-    snprintf(name, 256, "%s/%s", kinds[kind], training->weights.parameters[index].parameter->name);
-}
-
 static int add_code_uses(const struct training *training, struct tensors *tensors,
                          struct status *status)
 {
@@ -116,21 +150,19 @@ static int add_code_uses(const struct training *training, struct tensors *tensor
 int training_write_state(const struct training *training, const char *path, struct status *status)
 {
     struct tensors tensors = {0};
-    char settings[SETTINGS_BYTES], step[32], name[256];
+    char settings[SETTINGS_BYTES], step[32];
     describe(training, settings);
     snprintf(step, sizeof step, "%lld", (long long)training->step);
     const char *metadata[] = {"step", step, "settings", settings, NULL};
-    if (tensors_reserve(&tensors, KINDS * training->weights.count + 1, status) != STATUS_OK)
+    if (tensors_reserve(&tensors, kept_count(training) + 1, status) != STATUS_OK)
         goto done;
-    for (int i = 0; i < training->weights.count; i++) {
-        for (int kind = 0; kind < KINDS; kind++) {
-            int slot = slot_of(training, i, kind);
-            float *values = read_slot(training, &tensors, slot, status);
-            state_name(name, training, i, kind);
-            if (!values || add_tensor(&tensors, name, 4, program_shape(training->program, slot),
-                                      values, status) != STATUS_OK)
-                goto done;
-        }
+    for (int i = 0; i < kept_count(training); i++) {
+        struct kept kept = kept_at(training, i);
+        float *values = read_slot(training, &tensors, kept.slot, status);
+        if (!values ||
+            add_tensor(&tensors, kept.name, 4, program_shape(training->program, kept.slot), values,
+                       status) != STATUS_OK)
+            goto done;
     }
     if (add_code_uses(training, &tensors, status) == STATUS_OK)
         safetensors_write(path, tensors.list, tensors.count, CHECKPOINT_F32, metadata, status);
@@ -185,17 +217,14 @@ static float *read_tensor(const struct checkpoint *checkpoint, const char *name,
 static int read_parameters(struct training *training, const struct checkpoint *checkpoint,
                            struct status *status)
 {
-    char name[256];
-    for (int i = 0; i < training->weights.count; i++) {
-        const int64_t *s = training->weights.parameters[i].parameter->shape;
-        for (int kind = 0; kind < KINDS; kind++) {
-            state_name(name, training, i, kind);
-            float *values = read_tensor(checkpoint, name, s[0] * s[1] * s[2] * s[3], status);
-            if (!values)
-                return status->code;
-            program_write(training->program, slot_of(training, i, kind), values);
-            free(values);
-        }
+    for (int i = 0; i < kept_count(training); i++) {
+        struct kept kept = kept_at(training, i);
+        const int64_t *s = program_shape(training->program, kept.slot);
+        float *values = read_tensor(checkpoint, kept.name, s[0] * s[1] * s[2] * s[3], status);
+        if (!values)
+            return status->code;
+        program_write(training->program, kept.slot, values);
+        free(values);
     }
     return STATUS_OK;
 }

@@ -32,6 +32,8 @@ void training_defaults(struct training_settings *settings, enum training_part pa
         .mse = 1,
         .codebook = 1,
         .commitment = 0.25,
+        .adversary_start = 2000,
+        .adversary_channels = 64,
         .restart_every = 200,
         .variants = 8,
         .kernels = kernels_cpu(),
@@ -90,6 +92,10 @@ static int check_model(const struct training *training, struct status *status)
         return status_set(status, STATUS_BAD_INPUT,
                           "pictures of %lld pixels: this model needs sides that %d divides",
                           (long long)settings->side, multiple);
+    if (settings->adversary > 0 && settings->side < DISCRIMINATOR_LEAST_SIDE)
+        return status_set(status, STATUS_BAD_INPUT,
+                          "pictures of %lld pixels: the discriminator needs %d at least",
+                          (long long)settings->side, DISCRIMINATOR_LEAST_SIDE);
     if (!settings->fresh && check_weights(training, settings->part, status) != STATUS_OK)
         return status->code;
     return diffusion ? check_weights(training, TRAIN_AUTOENCODER, status) : STATUS_OK;
@@ -150,6 +156,8 @@ static int begin_weights(struct training *training, struct status *status)
         training_initialise(training, status);
     else
         trainable_load(&training->weights, status);
+    if (settings->adversary > 0)
+        discriminator_initialise(training, &training->adversary.discriminator, status);
     if (!status_ok(status) || begin_averages(training, status) != STATUS_OK)
         return status->code;
     return fresh_codes ? codes_begin(training, status) : STATUS_OK;
@@ -288,6 +296,12 @@ static int draw_noisy(struct training *training, uint64_t first, struct status *
     return STATUS_OK;
 }
 
+/* Whether the discriminator takes part in the next step. */
+static bool is_adversarial(const struct training *training)
+{
+    return training->settings.adversary > 0 && training->step >= training->settings.adversary_start;
+}
+
 static int run_pass(struct training *training, int pass, struct training_report *report,
                     struct status *status)
 {
@@ -300,13 +314,21 @@ static int run_pass(struct training *training, int pass, struct training_report 
         draw_pictures(training, first);
     else if (draw_noisy(training, first, status) != STATUS_OK)
         return status->code;
-    if (program_run(training->program, training->tape.pass, &hooks, status) != STATUS_OK)
+    struct tape *tape = is_adversarial(training) ? training->adversary.pass : training->tape.pass;
+    if (program_run(training->program, tape, &hooks, status) != STATUS_OK)
         return status->code;
     report->loss += share * program_read_scalar(training->program, training->slot.loss);
     if (settings->part == TRAIN_AUTOENCODER) {
         report->l1 += share * program_read_scalar(training->program, training->slot.l1);
         report->mse += share * program_read_scalar(training->program, training->slot.mse);
         report->codebook += share * program_read_scalar(training->program, training->slot.codebook);
+    }
+    if (is_adversarial(training)) {
+        const struct adversary *adversary = &training->adversary;
+        report->generator +=
+            share * program_read_scalar(training->program, adversary->generator_loss);
+        report->discriminator +=
+            share * program_read_scalar(training->program, adversary->discriminator_loss);
     }
     return STATUS_OK;
 }
@@ -315,11 +337,14 @@ static void forget_gradients(struct training *training)
 {
     for (int i = 0; i < training->weights.count; i++)
         program_zero(training->program, training->optimised[i].gradient);
+    if (training->settings.adversary > 0)
+        adversary_forget(training);
 }
 
 int training_step(struct training *training, struct training_report *report, struct status *status)
 {
     bool autoencoder = training->settings.part == TRAIN_AUTOENCODER;
+    bool adversarial = is_adversarial(training);
     *report = (struct training_report){.step = training->step + 1};
     for (int pass = 0; pass < training->settings.accumulate; pass++)
         if (run_pass(training, pass, report, status) != STATUS_OK) {
@@ -328,7 +353,8 @@ int training_step(struct training *training, struct training_report *report, str
         }
     if (autoencoder)
         codes_count(training);
-    if (optimiser_step(training, report, status) != STATUS_OK)
+    if (optimiser_step(training, report, status) != STATUS_OK ||
+        (adversarial && adversary_step(training, report, status) != STATUS_OK))
         return status->code;
     if (autoencoder)
         codes_restart(training, report);

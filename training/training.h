@@ -4,8 +4,10 @@
  * function of its settings and its data, and one that is stopped and resumed gives the same bytes.
  *
  * Losses: autoencoder, l1*mean|x - y| + mse*mean(x - y)^2 + codebook*mean(sg[h] - e)^2 +
- * commitment*mean(h - sg[e])^2 (van den Oord et al. 2017, equation 3, with means); diffusion, the
- * mean of (noise - UNet(x_t, t))^2 at uniform t (Ho et al. 2020, equation 14). */
+ * commitment*mean(h - sg[e])^2 (van den Oord et al. 2017, equation 3, with means), and, where it is
+ * asked for, the patch discriminator of the original code with its adaptive weight (Esser et al.
+ * 2021, equation 7), whose own step takes the reconstructions of the same pass; diffusion, the mean
+ * of (noise - UNet(x_t, t))^2 at uniform t (Ho et al. 2020, equation 14). */
 #ifndef TRAINING_TRAINING_H
 #define TRAINING_TRAINING_H
 
@@ -26,6 +28,9 @@ struct training_settings {
     double clip;    /* largest norm of the gradient; 0: any */
     double average; /* the averages keep this share at a step (less in the first ones); 0: none */
     double l1, mse, codebook, commitment; /* weights of the autoencoder's losses */
+    double adversary;                     /* weight of the patch discriminator; 0: none */
+    int64_t adversary_start;              /* steps before it joins */
+    int adversary_channels;               /* of its first layer */
     int64_t restart_every; /* steps after which codes that none took are placed anew; 0: never */
     int variants;          /* diffusion: augmented latents kept of each picture */
     bool standardize; /* diffusion: the model's scale_factor becomes 1/deviation of the latents */
@@ -55,6 +60,7 @@ struct training_hooks {
 struct training_report {
     int64_t step; /* from 1 */
     double loss, l1, mse, codebook;
+    double generator, discriminator; /* losses of the adversary, once it has joined */
     double gradient_norm, learning_rate;
     int codes_used; /* distinct ones since they were last looked at; 0 for diffusion */
     int codes_restarted;
