@@ -1,0 +1,106 @@
+"""Photographs for training: the wallpapers of four Debian 12 packages, each split whole into one part.
+
+    python tools/data/photos.py [--debs FOLDER] --output data/photo
+
+photos.tsv lists every wallpaper of the packages: who made it, under which licence, to which part it belongs or
+why it is left out. Writes train/ and held_out/ (8-bit PNG, the shorter side 512 pixels), test/ (128x128 crops of
+the held-out photographs shrunk to 256 pixels, at the places that photos.tsv gives) and SHA256SUMS. The packages
+are downloaded and unpacked into a temporary folder; nothing is installed. Needs apt-get, dpkg-deb, numpy, pillow.
+"""
+
+import argparse
+import csv
+import hashlib
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import numpy as np
+from PIL import Image
+
+TABLE = pathlib.Path(__file__).with_suffix(".tsv")
+SHORTER, SHORTER_OF_CROPS, CROP = 512, 256, 128
+
+
+def average(values, count):
+    """Axis 0 averaged down to count pixels, by area."""
+    sums = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
+    edges = np.arange(count + 1) * len(values)
+    whole, part = edges // count, edges % count / count
+    part = part.reshape(-1, *[1] * (values.ndim - 1))
+    at_edges = sums[whole] + part * values[np.minimum(whole, len(values) - 1)]
+    return np.diff(at_edges, axis=0) * count / len(values)
+
+
+def shrink(photograph, shorter):
+    """[H,W,3] bytes whose shorter side has `shorter` pixels."""
+    height, width, _ = photograph.shape
+    side = min(height, width)
+    assert side >= shorter, "a photograph is never enlarged"
+    result = np.empty((height * shorter // side, width * shorter // side, 3), np.uint8)
+    for channel in range(3):
+        rows = average(photograph[:, :, channel].astype(np.float64), result.shape[0])
+        result[:, :, channel] = np.rint(average(rows.T, result.shape[1]).T)
+    return result
+
+
+def crops(photograph, places):
+    small = shrink(photograph, SHORTER_OF_CROPS)
+    for x, y in (map(int, place.split(",")) for place in places.split()):
+        crop = small[y:y + CROP, x:x + CROP]
+        assert crop.shape == (CROP, CROP, 3), "a crop lies outside of its photograph"
+        yield crop
+
+
+def unpack(package, debs, folder):
+    """The package's usr/share."""
+    if not debs:
+        subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
+    found = sorted((debs or folder).glob(f"{package}_*.deb"))
+    if not found:
+        sys.exit(f"{debs}: no {package}_*.deb")
+    subprocess.run(["dpkg-deb", "-x", found[-1], folder / package], check=True)
+    return folder / package / "usr" / "share"
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def write(row, share, output):
+    """The files of one photograph."""
+    if not (share / row["file"]).is_file():
+        sys.exit(f"{row['package']}: no {row['file']}; photos.tsv lists Debian 12's packages")
+    with Image.open(share / row["file"]) as image:
+        photograph = np.asarray(image.convert("RGB"))
+    yield save(output / row["part"] / f"{row['name']}.png", shrink(photograph, SHORTER))
+    for index, crop in enumerate(crops(photograph, row["crops"])):
+        yield save(output / "test" / f"{row['name']}_{index}.png", crop)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="photographs for training")
+    parser.add_argument("--debs", type=pathlib.Path, help="a folder that holds the packages already")
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    options = parser.parse_args()
+    with TABLE.open(encoding="utf-8", newline="") as table:
+        rows = [row for row in csv.DictReader(table, delimiter="\t", quoting=csv.QUOTE_NONE) if row["part"]]
+    paths = []
+    with tempfile.TemporaryDirectory() as folder:
+        packages = sorted({row["package"] for row in rows})
+        shares = {package: unpack(package, options.debs, pathlib.Path(folder)) for package in packages}
+        for row in rows:
+            paths += write(row, shares[row["package"]], options.output)
+    sums = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(options.output)}\n"
+        for path in sorted(paths)
+    ]
+    (options.output / "SHA256SUMS").write_text("".join(sums))
+    counts = [sum(path.parent.name == part for path in paths) for part in ("train", "held_out", "test")]
+    print(f"{options.output}: {counts[0]} photographs to learn from, {counts[1]} held out, {counts[2]} crops of those")
+
+
+main()
