@@ -129,7 +129,8 @@ static int add_tensor(struct tensors *tensors, const char *name, int rank, const
         return status_set(status, STATUS_FAILURE, "out of memory for a name");
     tensor->type = CHECKPOINT_F32;
     tensor->rank = rank;
-    memcpy(tensor->shape, shape, (size_t)rank * sizeof *shape);
+    for (int i = 0; i < rank; i++)
+        tensor->shape[i] = shape[i];
     tensor->data = (const unsigned char *)values;
     set_strides(tensor);
     tensors->count++;
