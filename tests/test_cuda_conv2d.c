@@ -17,7 +17,7 @@
 
 #ifdef __x86_64__
 
-enum { SEEDS = 3, DEFAULT = -1, EVERY = -2, LARGE = 0, NARROW = 1, SMALL = 2, PLAIN = 3 };
+enum { SEEDS = 3, DEFAULT = -1, EVERY = -2, LARGE = 0, NARROW = 1, SMALL = 2, FLAT = 3 };
 
 struct shape {
     int64_t n, h, w, i, o;
@@ -43,13 +43,13 @@ static const struct shape shapes[] = {
     {2, 8, 9, 12, 31, {SAME(3)}, true, true, false, NARROW, 1},
     {1, 8, 7, 3, 64, {SAME(3)}, true, false, false, DEFAULT, 0},
     {1, 6, 5, 24, 40, {UPSAMPLED}, true, true, false, SMALL, 1},
-    {2, 4, 3, 32, 33, {UPSAMPLED}, true, false, false, PLAIN, 0},
+    {2, 4, 3, 32, 33, {UPSAMPLED}, true, false, false, FLAT, 1},
     {2, 5, 4, 20, 70, {UPSAMPLED}, true, true, true, DEFAULT, 0},
     {1, 4, 5, 24, 40, {3, 3, 1, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0}, true, true, false, SMALL, 1},
     {1, 10, 9, 24, 33, {DOWN}, true, false, false, SMALL, 1},
     {2, 12, 8, 36, 40, {DOWN}, true, true, false, LARGE, 1},
     {1, 9, 11, 20, 35, {DOWN_SYMMETRIC}, true, true, true, NARROW, 2},
-    {2, 7, 6, 5, 6, {DOWN_SYMMETRIC}, false, false, false, PLAIN, 0},
+    {2, 7, 6, 5, 6, {DOWN_SYMMETRIC}, false, false, false, FLAT, 1},
     {2, 6, 7, 65, 50, {SAME(1)}, true, true, false, SMALL, 0},
     {3, 1, 1, 70, 129, {SAME(1)}, true, false, false, DEFAULT, 0},
     {1, 4, 4, 300, 64, {SAME(1)}, false, true, false, DEFAULT, 0},
@@ -61,6 +61,12 @@ static const struct shape shapes[] = {
     {1, 7, 6, 40, 1, {EVEN(1)}, true, false, false, DEFAULT, 0},
     {1, 7, 6, 8, 9, {1, 1, 2, 0, 0, 0, 0, 1, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
     {1, 5, 6, 16, 20, {3, 3, 2, 1, 1, 1, 1, 2, WEIGHT_TAPS, 0}, true, false, false, SMALL, 1},
+    {2, 7, 9, 3, 70, {SAME(3)}, true, true, true, FLAT, 1},
+    {1, 9, 6, 1, 33, {SAME(3)}, true, false, false, FLAT, 1},
+    {1, 6, 7, 67, 3, {SAME(3)}, true, true, false, FLAT, 3},
+    {3, 5, 5, 3, 3, {SAME(1)}, true, false, false, DEFAULT, 0},
+    {1, 8, 5, 7, 40, {UPSAMPLED}, true, true, false, FLAT, 2},
+    {2, 9, 8, 5, 66, {DOWN}, false, true, false, DEFAULT, 0},
 };
 enum { SHAPE_COUNT = sizeof shapes / sizeof *shapes };
 
@@ -401,7 +407,7 @@ static void operands_round_as_they_should(void **state)
     for (int backward = 0; backward < 2; backward++) {
         struct job job;
         job_open(&job, &shapes[0], backward);
-        for (int variant = 0; variant < PLAIN; variant++)
+        for (int variant = 0; variant < CUDA_CONV2D_VARIANTS; variant++)
             for (int operand = OPERAND_TF32; operand < OPERAND_COUNT; operand++) {
                 struct cuda_conv2d_choice choice = {variant, (enum operand)operand, 1};
                 double error = check_job(&job, &choice, variant == SMALL ? SEEDS : 1);
@@ -462,12 +468,15 @@ static void traffic_is_near_the_least(void **state)
     (void)state;
     if (!simt_watches_accesses())
         skip();
-    static const struct shape shape = {1, 16, 16, 64, 64, {WINDOW(1, 3)}, true, true, true, 0, 1};
+    static const struct shape wide = {1, 16, 16, 64, 64, {WINDOW(1, 3)}, true, true, true, 0, 1};
+    static const struct shape few[] = {{1, 16, 16, 3, 64, {SAME(3)}, true, true, true, 0, 1},
+                                       {1, 16, 16, 64, 3, {SAME(3)}, true, true, true, 0, 1}};
     for (int i = 0; i < 4 * CUDA_CONV2D_VARIANTS; i++) {
         int variant = i % CUDA_CONV2D_VARIANTS, backward = i / CUDA_CONV2D_VARIANTS % 2;
         struct job job;
         struct cuda_conv2d_choice choice = {variant, OPERAND_TF32, 1};
-        job_open_as(&job, &shape, backward, i >= 2 * CUDA_CONV2D_VARIANTS);
+        job_open_as(&job, variant == FLAT ? &few[backward] : &wide, backward,
+                    i >= 2 * CUDA_CONV2D_VARIANTS);
         free(run_cuda(&job, &choice, 1));
         const struct simt_counters *c = simt_last_counters();
         double loads = (double)c->global_load.sectors / (double)c->global_load.ideal_sectors;
@@ -478,11 +487,12 @@ static void traffic_is_near_the_least(void **state)
                       "%d shared requests\n",
                       cuda_conv2d_variant_name(variant), backward ? "backward" : "forward",
                       job.bf16 ? ", bf16" : "", loads, stores, (int)conflicts, (int)requests);
-        assert_true((c->tensor_instructions > 0) == (variant != PLAIN));
-        if (variant != PLAIN) {
-            assert_true(loads <= 1.25 && stores <= 1.25);
-            assert_true(conflicts * 20 <= requests);
-        }
+        assert_true(c->tensor_instructions > 0);
+        /* few channels: runs of 9 elements of pixels, and of 3 of a weight, are 6 to 36 bytes in
+         * sectors of 32 */
+        double most = variant != FLAT ? 1.25 : job.bf16 ? 2.4 : 1.7;
+        assert_true(loads <= most && stores <= 1.25);
+        assert_true(conflicts * 20 <= requests);
         job_close(&job);
     }
 }

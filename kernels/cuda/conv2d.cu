@@ -1,5 +1,4 @@
-/* The host side of conv2d and conv2d_backward_data, the kernel without tensor cores, and the sum
- * over splits. */
+/* The host side of conv2d and conv2d_backward_data, and the sum over splits. */
 #include "kernels/bfloat16.h"
 #include "kernels/cuda/conv2d.h"
 #include "kernels/cuda/convolution.cuh"
@@ -194,147 +193,6 @@ static convolution convolution_of(const struct kernel_call *call, bool backward)
     return c;
 }
 
-/* ---- without tensor cores ---- */
-enum {
-    PLAIN_TILE = 64,
-    PLAIN_DEPTH = 8, /* with rows of 68 floats, 8 depths of 4 rows lie in different banks */
-    PLAIN_PITCH = PLAIN_TILE + 4,
-    PLAIN_SIDE = 16, /* threads */
-    PLAIN_THREADS = PLAIN_SIDE * PLAIN_SIDE,
-    PLAIN_EACH = PLAIN_TILE / PLAIN_SIDE /* rows and columns of a thread */
-};
-typedef float plain_tile[PLAIN_DEPTH][PLAIN_PITCH];
-
-/* Depth here is (tap, channel) without gaps, so that three channels cost no more than three. */
-struct plain_depth {
-    bool inside;
-    int row_step, column_step, tap, channel;
-
-    __device__ __forceinline__ plain_depth(const convolution &c, const block_of_work &work,
-                                           int depth)
-    {
-        int step = depth / c.channels;
-        inside = step < work.rows.steps * work.columns.steps;
-        row_step = inside ? step / work.columns.steps : 0;
-        column_step = inside ? step % work.columns.steps : 0;
-        tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
-        channel = depth % c.channels;
-    }
-};
-
-template <typename T>
-static __device__ void fetch_plain_pixels(plain_tile &tile, const convolution &c,
-                                          const block_of_work &work, const pixel *pixels,
-                                          int first_depth)
-{
-    int k = threadIdx.x % PLAIN_DEPTH;
-    plain_depth depth(c, work, first_depth + k);
-    for (int i = threadIdx.x / PLAIN_DEPTH; i < PLAIN_TILE; i += PLAIN_THREADS / PLAIN_DEPTH) {
-        int from =
-            source_pixel(c, work.rows, work.columns, pixels[i], depth.row_step, depth.column_step);
-        const T *source = static_cast<const T *>(c.source);
-        tile[k][i] = depth.inside && from >= 0
-                         ? load_one(source + (size_t)from * c.channels + depth.channel)
-                         : 0;
-    }
-}
-
-template <typename T, bool backward>
-static __device__ void fetch_plain_weights(plain_tile &tile, const convolution &c,
-                                           const block_of_work &work, int first_depth)
-{
-    for (int i = threadIdx.x; i < PLAIN_TILE * PLAIN_DEPTH; i += PLAIN_THREADS) {
-        /* neighbouring threads at neighbouring inputs */
-        int k = backward ? i / PLAIN_TILE : i % PLAIN_DEPTH;
-        int column = backward ? i % PLAIN_TILE : i / PLAIN_DEPTH;
-        plain_depth depth(c, work, first_depth + k);
-        int output = work.first_output + column;
-        size_t row = depth.tap * c.weight_outputs + (backward ? depth.channel : output);
-        const T *weight = static_cast<const T *>(c.weight) + row * c.weight_pitch;
-        tile[k][column] = depth.inside && output < c.outputs
-                              ? load_one(weight + (backward ? output : depth.channel))
-                              : 0;
-    }
-}
-
-/* Number j of a thread's columns: pairs, so that a warp stores whole sectors. */
-static __device__ __forceinline__ int plain_column(int j)
-{
-    return j / 2 * (PLAIN_TILE / 2) + threadIdx.x % PLAIN_SIDE * 2 + j % 2;
-}
-
-static __device__ void multiply_plain(float (&sums)[PLAIN_EACH][PLAIN_EACH], const plain_tile &a,
-                                      const plain_tile &b)
-{
-    int row = threadIdx.x / PLAIN_SIDE * PLAIN_EACH;
-    for (int k = 0; k < PLAIN_DEPTH; k++) {
-        float4 rows = *reinterpret_cast<const float4 *>(&a[k][row]);
-        float2 low = *reinterpret_cast<const float2 *>(&b[k][plain_column(0)]);
-        float2 high = *reinterpret_cast<const float2 *>(&b[k][plain_column(2)]);
-        float left[PLAIN_EACH] = {rows.x, rows.y, rows.z, rows.w};
-        float right[PLAIN_EACH] = {low.x, low.y, high.x, high.y};
-        UNROLL
-        for (int i = 0; i < PLAIN_EACH * PLAIN_EACH; i++)
-            sums[i / PLAIN_EACH][i % PLAIN_EACH] = fmaf(left[i / PLAIN_EACH], right[i % PLAIN_EACH],
-                                                        sums[i / PLAIN_EACH][i % PLAIN_EACH]);
-    }
-}
-
-template <typename T>
-static __device__ void store_plain(const float (&sums)[PLAIN_EACH][PLAIN_EACH],
-                                   const convolution &c, const block_of_work &work,
-                                   const pixel *pixels)
-{
-    UNROLL
-    for (int i = 0; i < PLAIN_EACH; i++) {
-        pixel pixel = pixels[threadIdx.x / PLAIN_SIDE * PLAIN_EACH + i];
-        if (pixel.picture < 0)
-            continue;
-        size_t offset = output_offset(c, work.rows, work.columns, pixel);
-        UNROLL
-        for (int j = 0; j < PLAIN_EACH; j += 2) {
-            int output = work.first_output + plain_column(j);
-            if (output < c.outputs)
-                store_outputs<2>(c, static_cast<T *>(c.result), offset + output, output,
-                                 {sums[i][j], sums[i][j + 1]});
-        }
-    }
-}
-
-template <typename T, bool backward>
-__global__ void __launch_bounds__(PLAIN_THREADS) convolve_plain(const convolution c)
-{
-    __shared__ __align__(16) plain_tile a, b;
-    __shared__ pixel pixels[PLAIN_TILE];
-    block_of_work work(c, PLAIN_TILE, PLAIN_TILE);
-    if (work.first_pixel >= work.pixels)
-        return;
-    if (threadIdx.x < PLAIN_TILE)
-        pixels[threadIdx.x] =
-            pixel_of(work.first_pixel + threadIdx.x, work.rows, work.columns, c.pictures);
-    __syncthreads();
-    float sums[PLAIN_EACH][PLAIN_EACH] = {};
-    int depth = work.rows.steps * work.columns.steps * c.channels;
-    for (int k = 0; k < depth; k += PLAIN_DEPTH) {
-        fetch_plain_pixels<T>(a, c, work, pixels, k);
-        fetch_plain_weights<T, backward>(b, c, work, k);
-        __syncthreads();
-        multiply_plain(sums, a, b);
-        __syncthreads();
-    }
-    store_plain<T>(sums, c, work, pixels);
-}
-
-template <typename T>
-static void launch_plain(const convolution &c, bool backward, cudaStream_t stream)
-{
-    dim3 grid = convolution_grid(c, PLAIN_TILE, PLAIN_TILE);
-    if (backward)
-        LAUNCH((convolve_plain<T, true>), grid, PLAIN_THREADS, 0, stream, c);
-    else
-        LAUNCH((convolve_plain<T, false>), grid, PLAIN_THREADS, 0, stream, c);
-}
-
 /* ---- the sum over splits ---- */
 enum { ADD_THREADS = 256 };
 
@@ -384,31 +242,29 @@ static bool suits_small(const convolution &c)
     return c.channels >= QUADS;
 }
 
-static bool suits_plain(const convolution &)
+static bool suits_flat(const convolution &c)
 {
-    return true;
+    return c.channels < QUADS;
 }
 
 struct variant {
     const char *name;
     int rows, columns;
-    enum tile tile; /* TILE_COUNT: none of the tensor cores' */
+    enum tile tile;
     bool (*suits)(const convolution &c);
 };
 static const variant variants[CUDA_CONV2D_VARIANTS] = {
     {"128 x 128", 128, 128, TILE_LARGE, suits_large},
     {"128 x 32", 128, 32, TILE_NARROW, suits_narrow},
     {"64 x 64", 64, 64, TILE_SMALL, suits_small},
-    {"64 x 64 by fmaf", PLAIN_TILE, PLAIN_TILE, TILE_COUNT, suits_plain},
+    {"64 x 64, few channels", 64, 64, TILE_FLAT, suits_flat},
 };
 
 /* As many parts of the sum as fill the card, of no less than a few steps each. */
 static int splits_of(const convolution &c, const variant &variant, int wanted)
 {
     enum { LEAST_STEPS = 8 };
-    if (variant.tile == TILE_COUNT)
-        return 1;
-    int steps = c.rows[0].steps * c.columns[0].steps * ceil_divide(c.channels, DEPTH);
+    int steps = depth_steps(c.rows[0], c.columns[0], c.channels, variant.tile == TILE_FLAT);
     int64_t blocks = blocks_of(c, variant.rows, variant.columns);
     int splits = wanted ? wanted : (int)(FILL_BLOCKS / blocks);
     splits = min(splits, wanted ? steps : steps / LEAST_STEPS);
@@ -458,8 +314,6 @@ static void run_with(const struct kernel_call *call, bool backward,
     const variant &variant = variants[choice.variant];
     cudaStream_t stream = (cudaStream_t)call->stream;
     convolution c = convolution_of(call, backward), part = c;
-    if (variant.tile == TILE_COUNT)
-        return launch_plain<T>(c, backward, stream);
     c.splits = part.splits = splits_of(c, variant, choice.splits);
     if (c.splits == 1)
         return launch_tile<T>(c, backward, variant.tile, choice.operand, stream);
@@ -478,16 +332,15 @@ void cuda_conv2d_with(const struct kernel_call *call, bool backward,
     BY_ELEMENT(call->input[0], run_with, call, backward, choice);
 }
 
-/* The ways that attributes.way counts: each candidate on the tensor cores that suits, and the same
- * with its sum in one part where it would be split. The first is the default. */
+/* The ways that attributes.way counts: each candidate that suits, and the same with its sum in one
+ * part where it would be split. The first is the default. */
 static int list_ways(const struct kernel_call *call, bool backward,
                      struct cuda_conv2d_choice ways[2 * CUDA_CONV2D_VARIANTS])
 {
     convolution c = convolution_of(call, backward);
     int count = 0;
     for (int v = 0; v < CUDA_CONV2D_VARIANTS; v++) {
-        bool last_resort = variants[v].tile == TILE_COUNT && count == 0;
-        if (!variants[v].suits(c) || (variants[v].tile == TILE_COUNT && !last_resort))
+        if (!variants[v].suits(c))
             continue;
         ways[count++] = {v, OPERAND_3XTF32, 0};
         if (splits_of(c, variants[v], 0) > 1)

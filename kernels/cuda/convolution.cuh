@@ -77,20 +77,30 @@ static __device__ __forceinline__ size_t output_offset(const convolution &c, con
     return ((size_t)(pixel.picture * c.height + row) * c.width + column) * c.outputs;
 }
 
+/* The depth in tiles: of each tap its channels, filled up; or, flat, all (tap, channel) in a row,
+ * so that three channels cost no more than three. */
+__host__ __device__ static inline int depth_steps(const axis &rows, const axis &columns,
+                                                  int channels, bool flat)
+{
+    int taps = rows.steps * columns.steps;
+    return flat ? ceil_divide(taps * channels, DEPTH) : taps * ceil_divide(channels, DEPTH);
+}
+
 /* ---- what a block works at ---- */
 struct block_of_work {
     const axis &rows, &columns;
     int first_pixel, first_output, pixels; /* pixels: of the class */
-    int first_step, last_step;             /* DEPTH channels of a tap each; taps, then channels */
+    int first_step, last_step;             /* of depth_steps */
 
-    __device__ __forceinline__ block_of_work(const convolution &c, int tile_rows, int tile_columns)
+    __device__ __forceinline__ block_of_work(const convolution &c, int tile_rows, int tile_columns,
+                                             bool flat)
         : rows(c.rows[blockIdx.z / c.splits / 2]), columns(c.columns[blockIdx.z / c.splits % 2])
     {
         int across = ceil_divide(c.outputs, tile_columns), split = blockIdx.z % c.splits;
         first_pixel = blockIdx.x / across * tile_rows;
         first_output = blockIdx.x % across * tile_columns;
         pixels = c.pictures * rows.length * columns.length;
-        int steps = rows.steps * columns.steps * ceil_divide(c.channels, DEPTH);
+        int steps = depth_steps(rows, columns, c.channels, flat);
         int share = ceil_divide(steps, c.splits);
         first_step = min(split * share, steps);
         last_step = min(first_step + share, steps);
@@ -181,6 +191,90 @@ template <class shape, typename T, bool backward> struct gather {
     }
 };
 
+/* ---- the same for few channels ---- */
+struct flat_depth {
+    bool inside;
+    int row_step, column_step, tap, channel;
+
+    __device__ __forceinline__ flat_depth(const convolution &c, const block_of_work &work,
+                                          int depth)
+    {
+        int step = depth / c.channels;
+        inside = step < work.rows.steps * work.columns.steps;
+        row_step = inside ? step / work.columns.steps : 0;
+        column_step = inside ? step % work.columns.steps : 0;
+        tap = tap_of(work.rows, row_step) * c.kernel_width + tap_of(work.columns, column_step);
+        channel = depth % c.channels;
+    }
+};
+
+/* Element by element: a warp takes the depths of a row, or the rows of a depth, whichever are
+ * neighbours in memory, and the tile's order keeps them in banks of their own. */
+template <class shape, typename T, bool backward> struct flat_gather {
+    typedef T a_element, b_element;
+    static constexpr order a_order = ALONG_DEPTH, b_order = backward ? ACROSS_DEPTH : ALONG_DEPTH;
+
+    const convolution &c;
+    const block_of_work &work;
+    const pixel *pixels; /* in shared memory */
+    int first_depth;
+
+    __device__ __forceinline__ flat_gather(const convolution &c, const block_of_work &work,
+                                           const pixel *pixels)
+        : c(c), work(work), pixels(pixels), first_depth(work.first_step * DEPTH)
+    {
+    }
+
+    __device__ __forceinline__ void fetch_pixels(T *tile) const
+    {
+        int k = threadIdx.x % DEPTH;
+        flat_depth depth(c, work, first_depth + k);
+        const T *source = static_cast<const T *>(c.source);
+        ROLLED
+        for (int row = threadIdx.x / DEPTH; row < shape::rows; row += shape::threads / DEPTH) {
+            int from = source_pixel(c, work.rows, work.columns, pixels[row], depth.row_step,
+                                    depth.column_step);
+            bool inside = depth.inside && from >= 0;
+            copy_element(tile + tile_offset<a_order, shape::rows, T>(row, k),
+                         inside ? source + (size_t)from * c.channels + depth.channel : source,
+                         inside);
+        }
+    }
+
+    __device__ __forceinline__ void fetch_weights(T *tile) const
+    {
+        const T *weight = static_cast<const T *>(c.weight);
+        ROLLED
+        for (int i = threadIdx.x; i < shape::columns * DEPTH; i += shape::threads) {
+            int column = backward ? i % shape::columns : i / DEPTH;
+            int k = backward ? i / shape::columns : i % DEPTH;
+            int output = work.first_output + column;
+            flat_depth depth(c, work, first_depth + k);
+            size_t row = (size_t)depth.tap * c.weight_outputs + (backward ? depth.channel : output);
+            bool inside = depth.inside && output < c.outputs;
+            copy_element(tile + tile_offset<b_order, shape::columns, T>(column, k),
+                         inside
+                             ? weight + row * c.weight_pitch + (backward ? output : depth.channel)
+                             : weight,
+                         inside);
+        }
+    }
+
+    __device__ __forceinline__ void fetch(T *a_tile, T *b_tile)
+    {
+        fetch_pixels(a_tile);
+        fetch_weights(b_tile);
+        first_depth += DEPTH;
+    }
+};
+
+template <class shape, typename T, bool backward, bool flat> struct gather_of {
+    typedef gather<shape, T, backward> type;
+};
+template <class shape, typename T, bool backward> struct gather_of<shape, T, backward, true> {
+    typedef flat_gather<shape, T, backward> type;
+};
+
 /* ---- the sums' way out ---- */
 /* Stores COUNT neighbouring outputs of a pixel, `offset` elements into the result, as far as there
  * are so many. */
@@ -240,19 +334,19 @@ __device__ __forceinline__ void store_sums(const typename shape::sums &sums, con
     }
 }
 
-template <class shape, operand operand, typename T, bool backward>
+template <class shape, operand operand, typename T, bool backward, bool flat>
 __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
     convolve(const convolution c)
 {
     extern __shared__ __align__(16) float dynamic_shared[];
     __shared__ pixel pixels[shape::rows];
-    block_of_work work(c, shape::rows, shape::columns);
+    block_of_work work(c, shape::rows, shape::columns, flat);
     if (work.first_pixel >= work.pixels)
         return;
     for (int i = threadIdx.x; i < shape::rows; i += shape::threads)
         pixels[i] = pixel_of(work.first_pixel + i, work.rows, work.columns, c.pictures);
     __syncthreads();
-    gather<shape, T, backward> source(c, work, pixels);
+    typename gather_of<shape, T, backward, flat>::type source(c, work, pixels);
     typename shape::sums sums = {};
     multiply_steps<shape, operand>(sums, source, work.last_step - work.first_step, dynamic_shared);
     size_t result_floats = (size_t)c.pictures * c.height * c.width * c.outputs;
@@ -264,7 +358,7 @@ __global__ void __launch_bounds__(shape::threads, 256 / shape::threads)
 }
 
 /* ---- launching ---- */
-enum tile { TILE_LARGE, TILE_SMALL, TILE_NARROW, TILE_COUNT };
+enum tile { TILE_LARGE, TILE_SMALL, TILE_NARROW, TILE_FLAT };
 typedef block_shape<128, 128, 64, 32> large_tile;
 typedef block_shape<64, 64, 32, 32> small_tile;
 typedef block_shape<128, 32, 32, 32> narrow_tile;
@@ -276,13 +370,13 @@ static inline dim3 convolution_grid(const convolution &c, int tile_rows, int til
                 1, (unsigned)(c.classes * c.splits));
 }
 
-template <class shape, operand operand, typename T, bool backward>
+template <class shape, operand operand, typename T, bool backward, bool flat = false>
 static void launch_shape(const convolution &c, cudaStream_t stream)
 {
     constexpr int shared_bytes = stage_of<shape, T, T>::shared_bytes;
-    cudaFuncSetAttribute(convolve<shape, operand, T, backward>,
+    cudaFuncSetAttribute(convolve<shape, operand, T, backward, flat>,
                          cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes);
-    LAUNCH((convolve<shape, operand, T, backward>),
+    LAUNCH((convolve<shape, operand, T, backward, flat>),
            convolution_grid(c, shape::rows, shape::columns), shape::threads, shared_bytes, stream,
            c);
 }
@@ -303,6 +397,9 @@ void launch_convolution(tile tile, bool backward, const convolution &c, cudaStre
         else if (tile == TILE_SMALL)                                                               \
             backward ? launch_shape<small_tile, operand, T, true>(c, stream)                       \
                      : launch_shape<small_tile, operand, T, false>(c, stream);                     \
+        else if (tile == TILE_FLAT)                                                                \
+            backward ? launch_shape<small_tile, operand, T, true, true>(c, stream)                 \
+                     : launch_shape<small_tile, operand, T, false, true>(c, stream);               \
         else                                                                                       \
             backward ? launch_shape<narrow_tile, operand, T, true>(c, stream)                      \
                      : launch_shape<narrow_tile, operand, T, false>(c, stream);                    \

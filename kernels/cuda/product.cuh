@@ -138,6 +138,17 @@ __device__ __forceinline__ void copy_piece(bf16 *shared, const bf16 *source, int
             shared[i].bits = i < valid ? source[i].bits : 0;
 }
 
+/* One element, or zero. */
+__device__ __forceinline__ void copy_element(float *shared, const float *source, bool valid)
+{
+    copy_async_4(shared, source, valid ? 4 : 0);
+}
+
+__device__ __forceinline__ void copy_element(bf16 *shared, const bf16 *source, bool valid)
+{
+    shared->bits = valid ? source->bits : 0;
+}
+
 template <order order, int rows>
 __device__ __forceinline__ void load_quad(float quad[QUAD], const float *tile, int row, int depth)
 {
