@@ -2,6 +2,7 @@
 
 #include "runtime/array.h"
 
+#include <ctype.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -47,11 +48,13 @@ void canvas_text(struct canvas *canvas, int top, int left, int right, const char
 {
     static const unsigned char ink[3] = {20, 20, 20};
     const int advance = (FONT_WIDTH + 1) * TEXT_SCALE;
-    for (; *text && left + advance <= right; text++, left += advance)
+    for (; *text && left + advance <= right; text++, left += advance) {
+        char letter = strncmp(text, "dB", 2) == 0 ? 'd' : (char)toupper((unsigned char)*text);
         for (int y = 0; y < FONT_HEIGHT * TEXT_SCALE; y++)
             for (int x = 0; x < FONT_WIDTH * TEXT_SCALE; x++)
-                if (font_pixel(*text, y / TEXT_SCALE, x / TEXT_SCALE))
+                if (font_pixel(letter, y / TEXT_SCALE, x / TEXT_SCALE))
                     canvas_set(canvas, top + y, left + x, ink);
+    }
 }
 
 int canvas_text_width(const char *text)

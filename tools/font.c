@@ -1,8 +1,7 @@
-/* A small bitmap font for the labels of pictures: capitals, digits and some signs, 5x7 pixels.
- * Small letters are drawn as capitals; what is not here is a blank. */
+/* A small bitmap font for the labels of pictures: capitals, the d of dB, digits and some signs,
+ * 5x7 pixels. What is not here is a blank. */
 #include "tools/canvas.h"
 
-#include <ctype.h>
 #include <stddef.h>
 
 static const struct {
@@ -72,7 +71,5 @@ static const unsigned char *find_rows(char letter)
 bool font_pixel(char letter, int row, int column)
 {
     const unsigned char *rows = find_rows(letter);
-    if (!rows)
-        rows = find_rows((char)toupper((unsigned char)letter));
     return rows && (rows[row] >> (FONT_WIDTH - 1 - column) & 1);
 }

@@ -363,15 +363,16 @@ int training_step(struct training *training, struct training_report *report, str
 
 /* ---- what can be seen of it ---- */
 
-/* The held-out pictures from `first` on, the last one repeated, and what the averages make of them,
- * in NCHW: a batch each, in training->pictures. */
-static int reconstruct_held_out(struct training *training, int first, struct status *status)
+/* Every `stride`-th held-out picture from `first` on, the last one repeated, and what the averages
+ * make of them, in NCHW: a batch each, in training->pictures. */
+static int reconstruct_held_out(struct training *training, int first, int stride,
+                                struct status *status)
 {
     const struct picture_source *source = &training->source;
     int batch = training->settings.batch;
     for (int i = 0; i < batch; i++) {
-        int index = first + i < source->held_out_count ? first + i : source->held_out_count - 1;
-        source->held_out(source->context, index,
+        int index = first + i * stride, last = source->held_out_count - 1;
+        source->held_out(source->context, index < last ? index : last,
                          training->pictures + i * training->picture_elements);
     }
     program_write_nchw(training->program, training->slot.picture, training->pictures);
@@ -396,7 +397,7 @@ static int evaluate_autoencoder(struct training *training, struct training_evalu
 {
     int batch = training->settings.batch, count = training->source.held_out_count;
     for (int first = 0; first < count; first += batch) {
-        if (reconstruct_held_out(training, first, status) != STATUS_OK)
+        if (reconstruct_held_out(training, first, 1, status) != STATUS_OK)
             return status->code;
         for (int i = 0; i < batch && first + i < count; i++) {
             const float *picture = training->pictures + i * training->picture_elements;
@@ -466,10 +467,11 @@ static int draw_reconstructions(struct training *training, struct training_sheet
 {
     int64_t elements = training->picture_elements;
     int batch = training->settings.batch;
+    int stride = training->source.held_out_count / sheet->columns;
     for (int first = 0; first < sheet->columns; first += batch) {
         int count = first + batch < sheet->columns ? batch : sheet->columns - first;
         size_t bytes = (size_t)(count * elements) * sizeof *sheet->pictures;
-        if (reconstruct_held_out(training, first, status) != STATUS_OK)
+        if (reconstruct_held_out(training, first * stride, stride, status) != STATUS_OK)
             return status->code;
         memcpy(sheet->pictures + first * elements, training->pictures, bytes);
         memcpy(sheet->pictures + (sheet->columns + first) * elements,
