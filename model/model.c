@@ -491,8 +491,8 @@ static int take_scale_factor(struct model *model, struct status *status)
     return STATUS_OK;
 }
 
-int model_open_any(struct model *model, const char *path, const char *config_path,
-                   const char *checkpoint_path, bool use_ema, struct status *status)
+static int open_files(struct model *model, const char *path, const char *config_path,
+                      const char *checkpoint_path, bool use_ema, struct status *status)
 {
     struct files files = {0};
     *model = (struct model){.use_ema = use_ema};
@@ -513,11 +513,17 @@ int model_open_any(struct model *model, const char *path, const char *config_pat
     if (model->checkpoint) {
         model->bare_first_stage =
             !model->config.unet.present && !has_prefix(model->checkpoint, first_stage_prefix);
-        if (take_scale_factor(model, status))
-            goto done;
+        take_scale_factor(model, status);
     }
-    collect_parameters(model, status);
 done:
+    return status->code;
+}
+
+int model_open_any(struct model *model, const char *path, const char *config_path,
+                   const char *checkpoint_path, bool use_ema, struct status *status)
+{
+    if (open_files(model, path, config_path, checkpoint_path, use_ema, status) == STATUS_OK)
+        collect_parameters(model, status);
     if (!status_ok(status))
         model_close(model);
     return status->code;
@@ -526,9 +532,16 @@ done:
 int model_open(struct model *model, const char *path, const char *config_path,
                const char *checkpoint_path, bool use_ema, struct status *status)
 {
-    if (model_open_any(model, path, config_path, checkpoint_path, use_ema, status))
-        return status->code;
-    if (model->checkpoint && (check_parameters(model, status) || verify_parameters(model, status)))
+    if (open_files(model, path, config_path, checkpoint_path, use_ema, status) == STATUS_OK) {
+        if (model->checkpoint && model->config.autoencoder.present &&
+            !has_prefix(model->checkpoint, unet_prefix) &&
+            has_prefix(model->checkpoint, first_stage_prefix))
+            model->config.unet.present = false;
+        collect_parameters(model, status);
+    }
+    if (status_ok(status) && model->checkpoint && check_parameters(model, status) == STATUS_OK)
+        verify_parameters(model, status);
+    if (!status_ok(status))
         model_close(model);
     return status->code;
 }

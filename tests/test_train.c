@@ -78,6 +78,14 @@ static void a_model_is_trained_from_nothing(void **state)
     assert_true(cli_exists(folder, "first/sheets/step_000004.png"));
     assert_true(cli_exists(folder, "first/sheets/step_000008.png"));
 
+    /* an autoencoder alone is a model without a UNet */
+    float *picture = cli_picture(1, 16, 16, 1);
+    cli_write_array(folder, "picture.npy", picture, 1, 1, 16, 16);
+    free(picture);
+    cli_ok(folder, "encode --model @/first/model --input @/picture.npy --output @/z.npy");
+    cli_ok(folder, "decode --model @/first/model --input @/z.npy --output @/again.npy");
+    cli_bad(folder, "needs a UNet", "sample --model @/first/model --count 1 --save_dir @/samples");
+
     cli_ok(folder, "train diffusion --model @/first/model --data @/data --save_dir @/second "
                    "--steps 8 " SMALL);
     assert_true(cli_exists(folder, "second/latents.npy"));
