@@ -70,7 +70,7 @@ TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/test_*.c))
 EMULATED_BENCHES := $(BUILD)/bench/roofline $(BUILD)/bench/traffic
 BENCHES := $(filter-out $(if $(SIMT_OBJECTS),,$(EMULATED_BENCHES)),$(patsubst bench/%.c,$(BUILD)/bench/%,$(wildcard bench/*.c)))
 
-.PHONY: all benches cuda card-tests gpu-check test asan bench help clean tests format cuda-report
+.PHONY: all benches cuda dicom card-tests gpu-check test asan bench help clean tests format cuda-report
 .DEFAULT_GOAL := all
 all: $(BUILD)/resample
 	@echo "built $<: cpu backend ($(ISAS)), $(MACHINE), $(shell $(CC) -dumpversion) $(CC)$(if $(SANITIZE), with ASan and UBSan); cuda backend: $(if $(wildcard $(BUILD)/libresample-cuda.so),$(BUILD)/libresample-cuda.so,make cuda)"
@@ -171,6 +171,14 @@ $(BUILD)/%.cuda.o: %.cu
 $(BUILD)/%.pic.o: %.c
 	@mkdir -p $(@D) && echo "  CC  $@"
 	$(QUIET)$(CC) $(CPPFLAGS) $(CFLAGS) -fPIC -MMD -MP -c $< -o $@
+# The reader of DICOM for trainings, which `resample` opens at run time; GDCM does the work.
+GDCM_INCLUDE := $(lastword $(sort $(wildcard /usr/include/gdcm-*)))
+dicom: $(BUILD)/libresample-dicom.so
+$(BUILD)/libresample-dicom.so: training/dicom_gdcm.cpp training/dicom.h
+	@mkdir -p $(@D) && echo "  CXX $@"
+	$(QUIET)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -isystem $(or $(GDCM_INCLUDE),$(error `make dicom` needs GDCM: apt-get install libgdcm-dev)) \
+	    $(LDFLAGS) -fPIC -shared $< -lgdcmMSFF -lgdcmDSED -lgdcmDICT -lgdcmCommon -o $@
+$(BUILD)/tests/test_dicom: | $(BUILD)/libresample-dicom.so
 # The same tests on a real card, whose run-time takes the emulator's place.
 CARD_TESTS := $(patsubst $(BUILD)/tests/%,$(BUILD)/card/%,$(CUDA_TESTS) $(CUDA_SOLVE))
 card-tests: $(CARD_TESTS) $(BUILD)/card/convolutions
@@ -213,6 +221,7 @@ help:
 	@echo "make asan     the same suite under ASan and UBSan"
 	@echo "make bench    speed and memory against PyTorch (bench/run.sh; installs PyTorch in a venv)"
 	@echo "make cuda     the CUDA backend, build/libresample-cuda.so (needs nvcc; CUDA_ARCHITECTURES='80 90' for fewer)"
+	@echo "make dicom    the reader of DICOM for trainings, build/libresample-dicom.so (needs libgdcm-dev)"
 	@echo "make gpu-check    on a machine with a card: every CUDA test on it, a solve beside the CPU's, times and memory"
 	@echo "make cuda-report   registers, shared memory and spills of the CUDA kernels (needs nvcc)"
 	@echo "make format   clang-format the sources"

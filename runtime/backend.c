@@ -1,11 +1,9 @@
 #include "runtime/backend.h"
 
 #include "runtime/cuda/cuda_device.h"
+#include "runtime/plugin.h"
 
 #include <dlfcn.h>
-#include <limits.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 /* There where the backend is linked in. */
@@ -20,27 +18,9 @@ struct entries {
     void (*close_device)(struct device *device);
 };
 
-/* RESAMPLE_CUDA_LIBRARY, or the library beside the program's own file. */
 static const char *library_path(char path[PATH_MAX])
 {
-    static const char name[] = "libresample-cuda.so";
-    const char *given = getenv("RESAMPLE_CUDA_LIBRARY");
-    if (given && *given)
-        return given;
-    ssize_t length = readlink("/proc/self/exe", path, PATH_MAX - sizeof name);
-    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
-    if (!slash)
-        return name;
-    memcpy(slash + 1, name, sizeof name);
-    return path;
-}
-
-/* A symbol as a function: ISO C has no cast for it. */
-static bool find(void *library, const char *name, void *function, size_t bytes)
-{
-    void *symbol = dlsym(library, name);
-    memcpy(function, &symbol, bytes);
-    return symbol != NULL;
+    return plugin_path(path, "RESAMPLE_CUDA_LIBRARY", "libresample-cuda.so");
 }
 
 bool cuda_backend_present(void)
@@ -59,13 +39,14 @@ static int open_library(struct cuda_backend *backend, struct entries *entries,
         return status_set(status, STATUS_BAD_INPUT,
                           "no CUDA backend: %s (`make cuda` builds libresample-cuda.so)",
                           dlerror());
-    if (!find(backend->library, "kernels_cuda", &entries->kernels, sizeof entries->kernels) ||
-        !find(backend->library, "kernels_cuda_bf16", &entries->kernels_bf16,
-              sizeof entries->kernels_bf16) ||
-        !find(backend->library, "cuda_device_open", &entries->open_device,
-              sizeof entries->open_device) ||
-        !find(backend->library, "cuda_device_close", &entries->close_device,
-              sizeof entries->close_device))
+    if (!plugin_find(backend->library, "kernels_cuda", &entries->kernels,
+                     sizeof entries->kernels) ||
+        !plugin_find(backend->library, "kernels_cuda_bf16", &entries->kernels_bf16,
+                     sizeof entries->kernels_bf16) ||
+        !plugin_find(backend->library, "cuda_device_open", &entries->open_device,
+                     sizeof entries->open_device) ||
+        !plugin_find(backend->library, "cuda_device_close", &entries->close_device,
+                     sizeof entries->close_device))
         return status_set(status, STATUS_BAD_INPUT,
                           "no CUDA backend: %s is not this program's library", from);
     return status->code;

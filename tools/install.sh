@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that the build and its tests need and that are missing here.
 set -eu
-packages="gcc g++ make libc6-dev libpng-dev libjpeg-dev libyaml-dev libcjson-dev zlib1g-dev libcmocka-dev"
+packages="gcc g++ make libc6-dev libpng-dev libjpeg-dev libyaml-dev libcjson-dev zlib1g-dev libcmocka-dev libgdcm-dev"
 missing=""
 for package in $packages; do
     dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||

@@ -15,7 +15,8 @@ struct image_set;
 enum image_split { IMAGES_TRAINING, IMAGES_HELD_OUT };
 
 struct image_set_options {
-    const char *folder; /* and its subfolders: PNG, JPEG, NPY, DICOM; hidden ones left out */
+    const char *folder; /* and its subfolders, but no linked ones: PNG, JPEG, NPY ([H,W], [N,H,W],
+                           [N,C,H,W]), DICOM (by ending or content); hidden ones left out */
     const char *held_out_folder; /* NULL: a share of the folder's groups */
     double held_out_fraction;    /* that share */
     int channels;                /* 1 (luma of colour) or 3 (grey repeated) */
@@ -23,16 +24,18 @@ struct image_set_options {
     int shrink; /* pictures whose shorter side is longer are averaged down to it; 0: none */
     bool flip;  /* mirror left and right, every other time */
     double rotate_degrees, zoom, shift; /* most: to either side; by a factor from 1; of the side */
-    double low, high; /* NPY and DICOM: what becomes -1 and 1; equal: NPY as it is, DICOM -1000 and
-                         1500 Hounsfield units */
+    double low, high; /* NPY and grey DICOM: what becomes -1 and 1; equal: NPY as it is, CT -1000
+                         and 1500 Hounsfield units */
     size_t memory_limit_bytes; /* of the decoded pictures */
 };
 
 /* Groups are held out whole: a DICOM file's is its patient, another's in a subfolder that folder
- * (the first below the root), any other's the file itself. Which ones, a hash of the group's name
- * says, so that added files move none; both sides get at least one. Files that cannot be read, that
- * are too small or whose numbers are not finite are left out and listed. Errors: no folder, nothing
- * to learn from or nothing held out, pictures beyond the memory limit. */
+ * (the first below the root), any other's the file itself. A hash of the group's name says which,
+ * so that added files move none, but that both sides get at least one: in a small set whose hashes
+ * all say the same, the most extreme group goes to the other side. Files that cannot be read, that
+ * are too small or whose numbers are not finite are left out and listed. Errors: no folder, one
+ * that is split already (train/ and held_out/), DICOM without its library (dicom.h), nothing to
+ * learn from or nothing held out, pictures beyond the memory limit. */
 int image_set_open(struct image_set **set, const struct image_set_options *options,
                    struct status *status);
 void image_set_free(struct image_set *set); /* NULL: nothing */
