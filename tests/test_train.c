@@ -140,6 +140,8 @@ static void bad_input_is_one_line(void **state)
     cli_bad(folder, "--data is missing", "train autoencoder " CONFIG " --save_dir @/out");
     cli_bad(folder, "--save_dir is missing", "train autoencoder " CONFIG " --data @/data");
     cli_bad(folder, "nowhere", "train autoencoder " CONFIG " --data @/nowhere --save_dir @/out");
+    cli_bad(folder, "--low and --high",
+            "train autoencoder " CONFIG " --data @/data --low 3 --save_dir @/out");
     cli_bad(folder, "no configuration", "train autoencoder --data @/data --save_dir @/out");
     cli_bad(folder, "no weights", "train diffusion " CONFIG " --data @/data --save_dir @/out");
     cli_bad(folder, "15 pixels",

@@ -111,7 +111,12 @@ static int open_pictures(struct trainer *trainer, struct status *status)
         .shift = real(a->shift, 0),
         .low = real(a->low, 0),
         .high = real(a->high, 0),
+        .memory_limit_bytes = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) / 2,
     };
+    bool both = !isnan(a->low) && !isnan(a->high), neither = isnan(a->low) && isnan(a->high);
+    if (!neither && !(both && a->low < a->high))
+        return status_set(status, STATUS_BAD_INPUT,
+                          "--low and --high belong together, the lower value first");
     if (image_set_open(&trainer->images, &options, status) != STATUS_OK)
         return status->code;
     for (int i = 0; i < image_set_skipped(trainer->images); i++)

@@ -1,11 +1,13 @@
 /* DICOM files, read by GDCM through build/libresample-dicom.so (`make dicom`), which is opened at
- * run time: the program itself depends on no DICOM library. */
+ * run time: the program itself depends on no DICOM library. Each file is read by a process of its
+ * own, since Debian's GDCM keeps its assertions and ends the process over a damaged file. */
 #ifndef TRAINING_DICOM_H
 #define TRAINING_DICOM_H
 
 #include "runtime/status.h"
 
 #include <stddef.h>
+#include <stdint.h>
 
 #ifdef __cplusplus
 extern "C" {

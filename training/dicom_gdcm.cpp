@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <iostream>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -116,11 +118,26 @@ static void convert_any(const std::vector<char> &bytes, const gdcm::Image &image
     }
 }
 
+/* GDCM would fill up what is missing; of a file that ends too early it only warns. */
+static bool is_whole(const gdcm::Image &image, const std::string &warnings)
+{
+    const gdcm::ByteValue *pixels = image.GetDataElement().GetByteValue();
+    bool enough = image.GetTransferSyntax().IsEncapsulated() ||
+                  (pixels && pixels->GetLength() >= image.GetBufferLength());
+    return enough && warnings.find("Incomplete Pixel Data") == std::string::npos;
+}
+
 static void read_pixels(const char *path, dicom_picture *picture)
 {
+    std::ostringstream warnings;
+    gdcm::Trace::SetWarningStream(warnings);
+    gdcm::Trace::WarningOn();
     gdcm::ImageReader reader;
     reader.SetFileName(path);
-    if (!reader.Read())
+    bool read = reader.Read();
+    gdcm::Trace::WarningOff();
+    gdcm::Trace::SetWarningStream(std::cerr);
+    if (!read)
         throw std::runtime_error("its pixels cannot be read");
     const gdcm::Image &image = reader.GetImage();
     check_colours(image, picture);
@@ -130,6 +147,8 @@ static void read_pixels(const char *path, dicom_picture *picture)
     double pixels = (double)picture->width * picture->height * picture->frames;
     if (!(pixels > 0 && pixels <= DICOM_MOST_PIXELS))
         throw std::runtime_error("it has no pixels, or more than 64 million");
+    if (!is_whole(image, warnings.str()))
+        throw std::runtime_error("it has fewer pixels than its header says");
     std::vector<char> bytes(image.GetBufferLength());
     if (!image.GetBuffer(bytes.data()))
         throw std::runtime_error("its pixels cannot be decompressed");
