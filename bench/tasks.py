@@ -4,7 +4,7 @@
     python bench/tasks.py report
     python bench/tasks.py sheets --data DATA
 
-DATA is what tools/data/ct.sh and tools/data/photos.sh write. `run` appends one line per picture to
+DATA holds ct/ and photo/ as tools/data/ct.py and tools/data/photos.py write them. `run` appends one line per picture to
 bench/quality/tasks.jsonl and skips what is there already. `report` prints the table: means, and paired
 differences with their standard errors. `sheets` writes build/sheets/TASK.png: truth, measurement's
 baseline and reconstruction of some pictures in rows. Needs numpy, scipy and pillow.
@@ -126,31 +126,23 @@ WINDOWS = {
 
 
 def filtered_back_projection(case, choice):
+    """operators.md 6.4: ray sums y*H/2 of (x+1)/2, the ramp in space as the engine has it, and a window on its spectrum."""
     window, cutoff = choice
     views, detectors = case.y.shape[2:]
     size = 1 << (2 * detectors - 1).bit_length()
     n = np.concatenate([np.arange(size // 2), np.arange(-size // 2, 0)])
-    ramp = np.where(n % 2 == 1, -1 / (np.pi * np.where(n == 0, 1, n)) ** 2, 0.0)
-    ramp[0] = 0.25
+    ramp = np.where(n % 2 == 1, -2 / (np.pi * np.where(n == 0, 1, n)) ** 2, 0.0)
+    ramp[0] = 0.5
     frequency = np.abs(np.fft.fftfreq(size)) / 0.5 / cutoff
     response = np.real(np.fft.fft(ramp)) * np.where(frequency <= 1, WINDOWS[window](np.minimum(frequency, 1)), 0)
-    filtered = np.real(np.fft.ifft(np.fft.fft(case.y + offset(case), size, axis=3) * response, axis=3))[..., :detectors]
-    return scaled(case, case.adjoint(filtered)) - 1
-
-
-def offset(case):
-    """The sinogram of the constant 1: attenuation is 0 in air, where x = -1."""
-    ones = np.ones_like(case.truth)[None]
-    np.save(case.path("ones.npy"), ones)
-    engine("measure", "--task_config", case.task, "--input", case.path("ones.npy"), "--output", case.path("ones_y.npy"), "--noiseless")
-    return np.load(case.path("ones_y.npy"))
-
-
-def scaled(case, picture):
-    """Back-projection of filtered views up to the operator's scale, which is that of a disc's total mass."""
-    y = case.y + offset(case)
-    mass = np.mean(np.sum(y, axis=3)) / np.mean(np.sum(offset(case), axis=3)) * SIDE * SIDE
-    return picture * mass / np.sum(picture)
+    filtered = np.real(np.fft.ifft(np.fft.fft(case.y[0, 0] * (SIDE / 2), size) * response))[:, :detectors]
+    place = np.arange(SIDE) - (SIDE - 1) / 2
+    picture = np.zeros((SIDE, SIDE))
+    for view, projection in enumerate(filtered):
+        angle = np.pi * view / views
+        detector = np.cos(angle) * place[None, :] - np.sin(angle) * place[:, None] + (detectors - 1) / 2
+        picture += np.interp(detector, np.arange(-1, detectors + 1), np.pad(projection, 1))
+    return 2 * picture[None] * np.pi / (2 * views) - 1
 
 
 def bicubic(case, choice):
