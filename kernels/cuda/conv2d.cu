@@ -257,7 +257,7 @@ static const variant variants[CUDA_CONV2D_VARIANTS] = {
     {"128 x 128", 128, 128, TILE_LARGE, suits_large},
     {"128 x 32", 128, 32, TILE_NARROW, suits_narrow},
     {"64 x 64", 64, 64, TILE_SMALL, suits_small},
-    {"64 x 64, few channels", 64, 64, TILE_FLAT, suits_flat},
+    {"64 x 64, flat", 64, 64, TILE_FLAT, suits_flat},
 };
 
 /* As many parts of the sum as fill the card, of no less than a few steps each. */
