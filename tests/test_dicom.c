@@ -308,7 +308,7 @@ static void patients_are_held_out_whole(void **state)
     snprintf(path, sizeof path, "%s/scans", folder);
     assert_int_equal(mkdir(path, 0777), 0);
     for (int i = 0; i < 12; i++) {
-        char patient[16];
+        char patient[32];
         snprintf(patient, sizeof patient, "patient %d", i / 4);
         snprintf(name, sizeof name, "scans/1.2.3.%d", i); /* no ending, as archives name them */
         kind.patient = patient;
