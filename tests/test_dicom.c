@@ -301,14 +301,13 @@ static struct image_set_options options_of(const char *folder)
 static void patients_are_held_out_whole(void **state)
 {
     const char *folder = *state;
-    char name[64], path[PATH_MAX];
+    char name[64], patient[32], path[PATH_MAX];
     struct image_set *set;
     struct status status = {0};
     struct kind kind = ct;
     snprintf(path, sizeof path, "%s/scans", folder);
     assert_int_equal(mkdir(path, 0777), 0);
     for (int i = 0; i < 12; i++) {
-        char patient[32];
         snprintf(patient, sizeof patient, "patient %d", i / 4);
         snprintf(name, sizeof name, "scans/1.2.3.%d", i); /* no ending, as archives name them */
         kind.patient = patient;
