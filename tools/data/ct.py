@@ -2,7 +2,7 @@
 
     python tools/data/ct.py SOURCE data/ct
 
-SOURCE holds head_hu.npz and chest_hu.npz: array `hu` [slices,256,256] int16 (models/ct-128/README.md says
+SOURCE holds head_hu.npz and chest_hu.npz: array `hu` [slices,256,256] int16 (weights.md says
 which series they are and where they come from). Writes train/ and held_out/, a folder for each series, and
 SHA256SUMS. A held-out block's two neighbours on each side are in neither, as adjacent slices look alike. Needs numpy.
 """
