@@ -472,9 +472,9 @@ static void libraries_that_went_are_not_missed(void **state)
         skip();
     open_setting(&s);
     tune(&s, with);
-    cuda_backend_close(&s.backend);
     parameter_release(&s.wide);
     parameter_release(&s.narrow);
+    cuda_backend_close(&s.backend);
     setenv("RESAMPLE_CUDNN", "/nonexistent/libcudnn.so", 1);
     unsetenv("RESAMPLE_CUBLAS");
     s.backend = open_backend(TYPE_F32);
