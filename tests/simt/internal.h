@@ -204,6 +204,7 @@ bool is_pinned(const void *pointer, size_t bytes);
 
 /* ---- streams.cpp ---- */
 void count_allocation(void);
+void wait_for_streams(void);
 
 /* ---- async.cpp ---- */
 void check_copies_at_exit(thread &thread);

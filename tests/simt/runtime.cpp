@@ -22,6 +22,7 @@ cudaError_t cudaFree(void *pointer)
 {
     if (!pointer)
         return cudaSuccess;
+    simt::wait_for_streams(); /* what is queued may still use it */
     if (!simt::WATCHED) {
         free(pointer);
         return cudaSuccess;
@@ -43,6 +44,7 @@ cudaError_t cudaMemset(void *target, int value, size_t bytes)
 
 cudaError_t cudaDeviceSynchronize(void)
 {
+    simt::wait_for_streams();
     return cudaSuccess;
 }
 

@@ -172,6 +172,12 @@ static void drain(simt_stream &stream)
         step(stream);
 }
 
+void simt::wait_for_streams(void)
+{
+    for (simt_stream *stream : streams)
+        drain(*stream);
+}
+
 /* ---- what is put on a stream ---- */
 
 static bool follows_the_last(const simt_stream &stream)
