@@ -529,13 +529,19 @@ int model_open_any(struct model *model, const char *path, const char *config_pat
     return status->code;
 }
 
+/* An autoencoder whose UNet is still to be trained. */
+static bool awaits_its_unet(const struct model *model)
+{
+    return model->checkpoint && model->config.autoencoder.present &&
+           !has_prefix(model->checkpoint, unet_prefix) &&
+           has_prefix(model->checkpoint, first_stage_prefix);
+}
+
 int model_open(struct model *model, const char *path, const char *config_path,
                const char *checkpoint_path, bool use_ema, struct status *status)
 {
     if (open_files(model, path, config_path, checkpoint_path, use_ema, status) == STATUS_OK) {
-        if (model->checkpoint && model->config.autoencoder.present &&
-            !has_prefix(model->checkpoint, unet_prefix) &&
-            has_prefix(model->checkpoint, first_stage_prefix))
+        if (awaits_its_unet(model))
             model->config.unet.present = false;
         collect_parameters(model, status);
     }

@@ -34,8 +34,8 @@ struct model {
  * (planning). Verifies every tensor that the configuration expects; the error lists by name the
  * missing, then the misshapen ones. A stand-alone autoencoder (configuration without a UNet) may
  * have keys without prefix; an autoencoder whose UNet is still to be trained (no tensor of one in
- * the file) opens as a model without one. A `scale_factor` in the checkpoint (models trained with scale_by_std)
- * replaces the configuration's. */
+ * the file) opens as a model without one. A `scale_factor` in the checkpoint (models trained with
+ * scale_by_std) replaces the configuration's. */
 int model_open(struct model *model, const char *path, const char *config_path,
                const char *checkpoint_path, bool use_ema, struct status *status);
 /* The same without the verification: for those who list what does not fit. */

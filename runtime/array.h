@@ -39,6 +39,7 @@ int png_write_rgb(const char *path, const unsigned char *rgb, int height, int wi
 void array_free(struct array *array);
 int64_t array_elements(const struct array *array);
 
+bool path_is_folder(const char *path); /* or a link to one */
 /* Opens a regular file for reading (a pipe or a folder is an error, and never waited for). */
 FILE *file_open(const char *path, struct status *status);
 /* Whole text file, at most `limit` bytes, NUL-terminated; caller frees. */

@@ -298,12 +298,19 @@ static struct image_set_options options_of(const char *folder)
         .folder = folder, .channels = 1, .size = ROWS, .held_out_fraction = 0.3, .zoom = 1};
 }
 
+static struct image_set *open_set(const struct image_set_options *options)
+{
+    struct image_set *set;
+    struct status status = {0};
+    if (image_set_open(&set, options, &status))
+        fail_msg("%s", status.message);
+    return set;
+}
+
 static void patients_are_held_out_whole(void **state)
 {
     const char *folder = *state;
     char name[64], patient[32], path[PATH_MAX];
-    struct image_set *set;
-    struct status status = {0};
     struct kind kind = ct;
     snprintf(path, sizeof path, "%s/scans", folder);
     assert_int_equal(mkdir(path, 0777), 0);
@@ -317,8 +324,7 @@ static void patients_are_held_out_whole(void **state)
     write_dicom(folder, "scans/mr.dcm", &kind);
     cli_write_text(folder, "scans/notes", "no picture");
     struct image_set_options options = options_of(path);
-    if (image_set_open(&set, &options, &status))
-        fail_msg("%s", status.message);
+    struct image_set *set = open_set(&options);
     assert_int_equal(image_set_skipped(set), 1);
     assert_non_null(strstr(image_set_skipped_line(set, 0), "--low and --high"));
     int held_out = image_set_count(set, IMAGES_HELD_OUT);
@@ -339,8 +345,6 @@ static void small_values_can_be_white(void **state)
 {
     const char *folder = *state;
     char path[PATH_MAX];
-    struct image_set *set;
-    struct status status = {0};
     struct kind kind = {"CR", "a", "MONOCHROME1", NULL, NULL, 16, 2, ROWS, COLUMNS, false};
     float picture[ROWS * ROWS];
     snprintf(path, sizeof path, "%s/white", folder);
@@ -351,8 +355,7 @@ static void small_values_can_be_white(void **state)
     struct image_set_options options = options_of(path);
     options.low = 0;
     options.high = 500;
-    if (image_set_open(&set, &options, &status))
-        fail_msg("%s", status.message);
+    struct image_set *set = open_set(&options);
     image_set_held_out(set, 0, picture);
     for (int i = 0; i < ROWS * ROWS; i++) {
         int value = stored(&kind, 0, 0, i / ROWS * COLUMNS + i % ROWS + 1);

@@ -9,15 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 int check_output_file(const char *path, struct status *status)
 {
-    if (is_folder(path))
+    if (path_is_folder(path))
         return status_set(status, STATUS_BAD_INPUT, "%s is a folder; expected a file to write",
                           path);
     char folder[PATH_MAX];
@@ -29,7 +23,7 @@ int check_output_file(const char *path, struct status *status)
     folder[slash ? length : 1] = '\0';
     if (!*folder)
         strcpy(folder, "/");
-    if (!is_folder(folder))
+    if (!path_is_folder(folder))
         return status_set(status, STATUS_BAD_INPUT, "cannot write %s: there is no folder %s", path,
                           folder);
     if (access(folder, W_OK | X_OK) != 0)
@@ -51,11 +45,11 @@ int directory_make(const char *path, size_t *existing, struct status *status)
             continue;
         memcpy(prefix, path, end);
         prefix[end] = '\0';
-        if (!made && is_folder(prefix)) {
+        if (!made && path_is_folder(prefix)) {
             *existing = end;
             continue;
         }
-        if (mkdir(prefix, 0777) != 0 && !is_folder(prefix)) {
+        if (mkdir(prefix, 0777) != 0 && !path_is_folder(prefix)) {
             int code = errno == EEXIST ? ENOTDIR : errno;
             directory_undo(path, *existing);
             return status_set(status, STATUS_BAD_INPUT, "cannot make the folder %s: %s", path,
@@ -113,7 +107,7 @@ static int walk(struct picture_list *list, const char *folder, int depth, struct
         if (entry->d_name[0] == '.' ||
             (size_t)snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= sizeof path)
             continue;
-        if (is_folder(path)) {
+        if (path_is_folder(path)) {
             if (depth < DEEPEST)
                 walk(list, path, depth + 1, status);
         } else if (path_is_image(path)) {

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const double long_run_seconds = 300; /* beyond this the user is told of faster settings */
 
@@ -343,16 +342,10 @@ static int solve_single(struct session *session, const char *truth_path, struct 
     return status->code;
 }
 
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 static int solve_session(struct session *session, struct status *status)
 {
     const struct arguments *arguments = session->arguments;
-    if (arguments->input && is_folder(arguments->input)) {
+    if (arguments->input && path_is_folder(arguments->input)) {
         if (arguments->measurement)
             return status_set(status, STATUS_BAD_INPUT,
                               "--measurement is of one picture; --input %s is a folder",

@@ -1,6 +1,8 @@
 /* Finding and splitting the pictures of a training. */
 #include "training/images_internal.h"
 
+#include "runtime/array.h"
+
 #include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,12 +40,6 @@ int image_set_skip(struct image_set *set, const char *path, const char *reason,
 
 /* ---- finding files ---- */
 
-static bool is_folder(const char *path)
-{
-    struct stat info;
-    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
-}
-
 struct files {
     char **paths;
     int count;
@@ -59,7 +55,7 @@ static int add_entry(struct files *files, const char *folder, const char *name, 
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_BYTES)
         return status_set(status, STATUS_BAD_INPUT, "%.64s...: the path is too long", path);
     /* a link to a folder may lead back to where it is */
-    if (lstat(path, &info) != 0 || (S_ISLNK(info.st_mode) && is_folder(path)))
+    if (lstat(path, &info) != 0 || (S_ISLNK(info.st_mode) && path_is_folder(path)))
         return STATUS_OK;
     if (S_ISDIR(info.st_mode))
         return depth < MOST_DEPTH ? find_files(files, path, depth + 1, status) : STATUS_OK;
@@ -168,7 +164,7 @@ static int check_folder(const struct image_set_options *options, struct status *
     if (options->held_out_folder ||
         snprintf(train, sizeof train, "%s/train", folder) >= PATH_BYTES ||
         snprintf(held_out, sizeof held_out, "%s/held_out", folder) >= PATH_BYTES ||
-        !is_folder(train) || !is_folder(held_out))
+        !path_is_folder(train) || !path_is_folder(held_out))
         return STATUS_OK;
     return status_set(status, STATUS_BAD_INPUT, "%s is split already: give --data %s --held_out %s",
                       folder, train, held_out);
