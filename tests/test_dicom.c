@@ -76,7 +76,8 @@ static const struct kind ct = {"CT", "patient 7", "MONOCHROME2", "2",     "-1000
 
 static void put_header(struct file *file, const struct kind *kind)
 {
-    static const char storage[] = "1.2.840.10008.5.1.4.1.1.2";
+    const char *storage =
+        strcmp(kind->modality, "NM") ? "1.2.840.10008.5.1.4.1.1.2" : "1.2.840.10008.5.1.4.1.1.20";
     struct file meta = {.length = 0};
     char frames[16];
     file->length = 0;
@@ -217,6 +218,7 @@ static void every_kind_is_read(void **state)
 {
     static const struct kind kinds[] = {
         {"MR", "p", "MONOCHROME2", NULL, NULL, 16, 1, ROWS, COLUMNS, false},
+        {"NM", "p", "MONOCHROME2", "0.25", "10", 16, 1, ROWS, COLUMNS, true},
         {"CR", "q", "MONOCHROME1", NULL, NULL, 8, 1, ROWS, COLUMNS, false},
         {"CT", "", "MONOCHROME2", "0.5", "-24.25", 16, 3, ROWS, COLUMNS, true},
         {"XC", "r s", "RGB", NULL, NULL, 8, 1, ROWS, COLUMNS, false},

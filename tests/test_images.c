@@ -230,7 +230,7 @@ static void bad_folders_are_refused(void **state)
     make_folder(folder, "alone");
     write_flat(folder, "alone/0.npy", SIZE, 0);
     options.folder = in(folder, "alone");
-    refuse_set(&options, "no picture to hold out (one group alone)");
+    refuse_set(&options, "no picture to hold out (all are of one group: give --held_out)");
     make_folder(folder, "split");
     make_folder(folder, "split/train");
     make_folder(folder, "split/held_out");
@@ -243,6 +243,16 @@ static void bad_folders_are_refused(void **state)
     image_set_free(open_set(&options));
     options.memory_limit_bytes = 3 * SIZE * SIZE;
     refuse_set(&options, "--shrink");
+    options.memory_limit_bytes = 0;
+    options.shrink = SIZE - 1;
+    refuse_set(&options, "--shrink 7: expected 8 at least");
+    options.shrink = SIZE;
+    options.held_out_folder = in(folder, "split/./train/");
+    refuse_set(&options, "lies in --data");
+    options.folder = in(folder, "split");
+    refuse_set(&options, "lies in --data");
+    options.held_out_folder = in(folder, "split_elsewhere");
+    refuse_set(&options, "split_elsewhere: cannot read");
 }
 
 static void links_to_folders_are_not_followed(void **state)
@@ -260,6 +270,9 @@ static void links_to_folders_are_not_followed(void **state)
     struct image_set *set = open_set(&options);
     assert_int_equal(image_set_count(set, IMAGES_TRAINING) + image_set_count(set, IMAGES_HELD_OUT),
                      3);
+    assert_int_equal(image_set_skipped(set), 2);
+    assert_skipped(set, "links/a/up", "a linked folder is not searched");
+    assert_skipped(set, "links/b", "a linked folder is not searched");
     image_set_free(set);
 }
 

@@ -5,6 +5,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -12,6 +13,7 @@
 #include <unistd.h>
 
 enum { MOST_SECONDS = 60 };
+#define MOST_BYTES (2ul << 30) /* that decoding adds to what this process has already */
 
 struct dicom_library {
     void *handle;
@@ -86,6 +88,19 @@ static size_t values_bytes(const struct dicom_picture *picture)
            (size_t)picture->width * sizeof *picture->values;
 }
 
+/* Against a file whose compressed pixels unpack to more than its header says. */
+static void limit_memory(void)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    bool known = file && fscanf(file, "%*u %*u %*u %*u %*u %lu", &pages) == 1;
+    rlim_t bytes = pages * (rlim_t)sysconf(_SC_PAGESIZE) + MOST_BYTES;
+    if (known)
+        setrlimit(RLIMIT_DATA, &(const struct rlimit){bytes, bytes});
+    if (file)
+        fclose(file);
+}
+
 static void answer_from_child(const struct dicom_library *library, const char *path, int pipe)
 {
     struct answer answer = {0};
@@ -95,6 +110,7 @@ static void answer_from_child(const struct dicom_library *library, const char *p
     dup2(nowhere, STDERR_FILENO);
     setrlimit(RLIMIT_CPU, &seconds);
     setrlimit(RLIMIT_CORE, &no_core);
+    limit_memory();
     answer.read = library->read(path, &answer.picture, answer.message, sizeof answer.message);
     if (write_all(pipe, &answer, sizeof answer) && answer.read)
         write_all(pipe, answer.picture.values, values_bytes(&answer.picture));

@@ -1,6 +1,7 @@
 /* DICOM files, read by GDCM through build/libresample-dicom.so (`make dicom`), which is opened at
  * run time: the program itself depends on no DICOM library. Each file is read by a process of its
- * own, since Debian's GDCM keeps its assertions and ends the process over a damaged file. */
+ * own, of 60 seconds and 2 GiB at most, since Debian's GDCM keeps its assertions and ends the
+ * process over a damaged file. */
 #ifndef TRAINING_DICOM_H
 #define TRAINING_DICOM_H
 

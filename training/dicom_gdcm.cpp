@@ -2,6 +2,7 @@
 #include "training/dicom.h"
 
 #include <gdcmAttribute.h>
+#include <gdcmImageHelper.h>
 #include <gdcmImageReader.h>
 #include <gdcmTrace.h>
 
@@ -133,6 +134,7 @@ static void read_pixels(const char *path, dicom_picture *picture)
     gdcm::Trace::SetWarningStream(warnings);
     gdcm::Trace::WarningOn();
     gdcm::ImageReader reader;
+    gdcm::ImageHelper::SetForceRescaleInterceptSlope(true); /* else of some storage classes alone */
     reader.SetFileName(path);
     bool read = reader.Read();
     gdcm::Trace::WarningOff();

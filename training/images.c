@@ -41,6 +41,7 @@ int image_set_skip(struct image_set *set, const char *path, const char *reason,
 /* ---- finding files ---- */
 
 struct files {
+    struct image_set *set; /* which lists what is left out */
     char **paths;
     int count;
 };
@@ -54,11 +55,14 @@ static int add_entry(struct files *files, const char *folder, const char *name, 
     struct stat info;
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_BYTES)
         return status_set(status, STATUS_BAD_INPUT, "%.64s...: the path is too long", path);
-    /* a link to a folder may lead back to where it is */
-    if (lstat(path, &info) != 0 || (S_ISLNK(info.st_mode) && path_is_folder(path)))
+    if (lstat(path, &info) != 0)
         return STATUS_OK;
+    if (S_ISDIR(info.st_mode) && depth < MOST_DEPTH)
+        return find_files(files, path, depth + 1, status);
     if (S_ISDIR(info.st_mode))
-        return depth < MOST_DEPTH ? find_files(files, path, depth + 1, status) : STATUS_OK;
+        return image_set_skip(files->set, path, "the folders lie too deep", status);
+    if (S_ISLNK(info.st_mode) && path_is_folder(path)) /* it may lead back to where it is */
+        return image_set_skip(files->set, path, "a linked folder is not searched", status);
     if (stat(path, &info) != 0 || !S_ISREG(info.st_mode) || !image_file_is_known(path) ||
         image_list_grow((void **)&files->paths, files->count, sizeof *files->paths, status))
         return status->code;
@@ -88,7 +92,7 @@ static int compare_paths(const void *a, const void *b)
 
 static int read_folder(struct image_set *set, const char *folder, struct status *status)
 {
-    struct files files = {0};
+    struct files files = {.set = set};
     if (find_files(&files, folder, 0, status) == STATUS_OK && files.count)
         qsort(files.paths, (size_t)files.count, sizeof *files.paths, compare_paths);
     for (int i = 0; i < files.count && status_ok(status); i++)
@@ -147,27 +151,51 @@ static int list_parts(struct image_set *set, struct status *status)
         if (set->images[i].held_out)
             set->order[next++] = i;
     bool learns = set->training_count > 0, judges = set->training_count < set->count;
+    bool one_group = learns && !set->options.held_out_folder;
     if (learns && judges)
         return STATUS_OK;
-    return status_set(
-        status, STATUS_BAD_INPUT, "%s: no picture to %s%s%s%s",
-        learns && set->options.held_out_folder ? set->options.held_out_folder : set->options.folder,
-        learns ? "hold out" : "learn from", set->skipped_count ? "; skipped " : "",
-        set->skipped_count ? set->skipped[0] : "", set->count == 1 ? " (one group alone)" : "");
+    return status_set(status, STATUS_BAD_INPUT, "%s: no picture to %s%s%s%s",
+                      learns && set->options.held_out_folder ? set->options.held_out_folder
+                                                             : set->options.folder,
+                      learns ? "hold out" : "learn from", set->skipped_count ? "; skipped " : "",
+                      set->skipped_count ? set->skipped[0] : "",
+                      one_group ? " (all are of one group: give --held_out)" : "");
+}
+
+/* No picture may be learned from and judged by. */
+static int check_apart(const char *data, const char *held_out, struct status *status)
+{
+    char *a = realpath(data, NULL), *b = realpath(held_out, NULL);
+    size_t length = a ? strlen(a) : 0;
+    if (a && b && strncmp(a, b, length) == 0 && (b[length] == '/' || !b[length]))
+        status_set(status, STATUS_BAD_INPUT,
+                   "--held_out %s lies in --data %s, whose pictures are learned from", held_out,
+                   data);
+    free(a);
+    free(b);
+    return status->code;
 }
 
 /* A folder that is split already, as tools/data make them, must not be split again. */
-static int check_folder(const struct image_set_options *options, struct status *status)
+static int check_split(const char *folder, struct status *status)
 {
     char train[PATH_BYTES], held_out[PATH_BYTES];
-    const char *folder = options->folder;
-    if (options->held_out_folder ||
-        snprintf(train, sizeof train, "%s/train", folder) >= PATH_BYTES ||
+    if (snprintf(train, sizeof train, "%s/train", folder) >= PATH_BYTES ||
         snprintf(held_out, sizeof held_out, "%s/held_out", folder) >= PATH_BYTES ||
         !path_is_folder(train) || !path_is_folder(held_out))
         return STATUS_OK;
     return status_set(status, STATUS_BAD_INPUT, "%s is split already: give --data %s --held_out %s",
                       folder, train, held_out);
+}
+
+static int check_options(const struct image_set_options *options, struct status *status)
+{
+    if (options->shrink && options->shrink < options->size)
+        return status_set(status, STATUS_BAD_INPUT,
+                          "--shrink %d: expected %d at least, the side of the model's pictures",
+                          options->shrink, options->size);
+    return options->held_out_folder ? check_apart(options->folder, options->held_out_folder, status)
+                                    : check_split(options->folder, status);
 }
 
 int image_set_open(struct image_set **result, const struct image_set_options *options,
@@ -177,7 +205,7 @@ int image_set_open(struct image_set **result, const struct image_set_options *op
     if (!set)
         return status->code;
     set->options = *options;
-    if (check_folder(options, status) || read_folder(set, options->folder, status))
+    if (check_options(options, status) || read_folder(set, options->folder, status))
         goto done;
     int count = set->count;
     if (!options->held_out_folder)

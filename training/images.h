@@ -33,9 +33,10 @@ struct image_set_options {
  * (the first below the root), any other's the file itself. A hash of the group's name says which,
  * so that added files move none, but that both sides get at least one: in a small set whose hashes
  * all say the same, the most extreme group goes to the other side. Files that cannot be read, that
- * are too small or whose numbers are not finite are left out and listed. Errors: no folder, one
- * that is split already (train/ and held_out/), DICOM without its library (dicom.h), nothing to
- * learn from or nothing held out, pictures beyond the memory limit. */
+ * are too small or whose numbers are not finite are left out and listed, as linked folders are.
+ * Errors: no folder, one that is split already (train/ and held_out/), held-out pictures within the
+ * others, shrinking below size, DICOM without its library (dicom.h), nothing to learn from or
+ * nothing held out, pictures beyond the memory limit. */
 int image_set_open(struct image_set **set, const struct image_set_options *options,
                    struct status *status);
 void image_set_free(struct image_set *set); /* NULL: nothing */
