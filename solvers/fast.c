@@ -7,10 +7,11 @@
  *            argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 w)
  *     z    = z0 + s_next * noise
  *
- * with g and w in proportion to s^2. Both are approached by conjugate gradients: the gradient is
- * one vector-Jacobian product, and the step is exact for the linearisation of A D, which takes one
- * Jacobian-vector product. D does not quantise here, or the energy would have jumps. In the tapes
- * the energy is multiplied by sigma_y^2. */
+ * with g and w in proportion to s^2. At the end the latent is fitted without a prior and then the
+ * pixels around its picture, both until what is left is noise. Conjugate gradients do all of it:
+ * the gradient is one vector-Jacobian product, and the step is exact for the linearisation of A D,
+ * which takes one Jacobian-vector product. D does not quantise here, or the energy would have
+ * jumps. In the tapes the energy is multiplied by sigma_y^2. */
 #include "solvers/resample_internal.h"
 
 #include <math.h>
@@ -28,6 +29,9 @@ enum {
 /* w / s^2 and g / w. Measured: a third of this width is a little worse, a tenth much; the gain
  * matters little. */
 static const double prior_width = 3, pixel_gain = 0.3;
+
+/* Deviation of the last pixels from the decoded picture: about what an autoencoder errs by. */
+static const double autoencoder_error = 0.1;
 
 /* Spacing of the levels, as in Karras et al., "Elucidating the Design Space", eq. 5. */
 static const double level_exponent = 7;
@@ -230,8 +234,7 @@ static double noise_variance(const struct resample_settings *settings)
     return sigma * sigma;
 }
 
-/* Writes level i's coefficients and the UNet's time, which it returns; i = levels: no prior, and an
- * early stop. */
+/* Writes level i's coefficients and the UNet's time, which it returns; i = levels: of the end. */
 static int set_level(struct resample_solver *solver, int i)
 {
     const struct resample_settings *settings = &solver->settings;
@@ -246,7 +249,9 @@ static int set_level(struct resample_solver *solver, int i)
         level[LEVEL_PIXEL_PRIOR] = level[LEVEL_PRIOR] / (float)pixel_gain;
         level[LEVEL_NEXT] = i + 1 < settings->levels ? (float)fast_level(settings, i + 1) : 0;
         level[LEVEL_ENDLESS] = 1e30f;
-    }
+    } else
+        level[LEVEL_PIXEL_PRIOR] =
+            (float)(noise_variance(settings) / (autoencoder_error * autoencoder_error));
     program_write(solver->program, solver->slot.level, level);
     for (int64_t n = 0; n < solver->latent_shape[0]; n++)
         solver->times[n] = (float)t;
@@ -406,6 +411,21 @@ static int decode_better(struct run *run, double *loss)
                : STATUS_OK;
 }
 
+/* What the measurement shows and the decoder cannot make; nothing where all that is left is noise.
+ */
+static int fit_last_pixels(struct run *run, double *loss)
+{
+    struct resample_solver *solver = run->solver;
+    struct resample_step step = {0};
+    if (program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
+        run_fit(run, &solver->fast.pixel, solver->fast.pixel_loop, "final",
+                solver->settings.pixel_iterations, &step) != STATUS_OK ||
+        run_tape(run, solver->fast.residual, solver->slot.image, -1) != STATUS_OK)
+        return run->status->code;
+    *loss = program_read_scalar(solver->program, solver->slot.loss);
+    return STATUS_OK;
+}
+
 static int finish(struct run *run)
 {
     struct resample_solver *solver = run->solver;
@@ -414,7 +434,8 @@ static int finish(struct run *run)
     set_level(solver, solver->settings.levels);
     if (run_fit(run, &solver->fast.latent, solver->fast.last, "final",
                 solver->settings.final_iterations, &step) != STATUS_OK ||
-        decode_better(run, &step.loss) != STATUS_OK)
+        decode_better(run, &step.loss) != STATUS_OK ||
+        fit_last_pixels(run, &step.loss) != STATUS_OK)
         return run->status->code;
     run_tell(run, &step, solver->slot.estimate);
     return STATUS_OK;

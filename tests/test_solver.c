@@ -358,8 +358,8 @@ static void test_fast_counts(void **state)
     settings.sigma = 1e-6;
     solve_short(&settings, &trace, &result);
     assert_int_equal(trace.steps, 6);
-    assert_int_equal(result.optimisations, 5 + 3 + 1);
-    assert_int_equal(result.iterations, 5 * 12 + 3 * 2 + 4);
+    assert_int_equal(result.optimisations, 5 + 3 + 1 + 1);
+    assert_int_equal(result.iterations, 5 * 12 + 3 * 2 + 4 + 12);
     assert_int_equal(result.unet_evaluations, 5);
     assert_int_equal(result.encoder_evaluations, 2 * 5);
     assert_int_equal(result.decoder_evaluations, 5 + 3 * 2 + 4 + 2);
@@ -417,6 +417,8 @@ static void check_descent(const char *task, double sigma)
     print_message("%s sigma %g: level %.3g -> final %.3g, %lld shortened\n", task, sigma,
                   trace.loss_before, trace.last_loss, (long long)result.shortened);
     assert_true(isfinite(trace.last_loss) && trace.last_loss < trace.loss_before);
+    if (strstr(task, "inpainting")) /* no decoder makes these pixels, but the last pixels do */
+        assert_true(trace.last_loss <= fmax(sigma * sigma, 1e-6));
     free(y);
     array_free(&truth);
     resample_result_free(&result);
