@@ -26,14 +26,14 @@ import numpy as np
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 RESULTS = os.path.join(ROOT, "bench", "quality", "tasks.jsonl")
-SIGMA, SIDE, TUNING = 0.01, 128, 12
+SIDE, TUNING = 128, 12
 
 TASKS = {
-    "ct-25": ("ct", "ct_radon\n    views: 25"),
-    "super-resolution-4": ("photo", "super_resolution\n    scale_factor: 4"),
-    "inpainting-random": ("photo", "inpainting\n  mask_opt:\n    mask_type: random\n    mask_prob_range: [0.7, 0.71]\n    image_size: 128"),
-    "inpainting-box": ("photo", "inpainting\n  mask_opt:\n    mask_type: box\n    mask_len_range: [64, 65]\n    image_size: 128"),
-    "gaussian-deblurring": ("photo", "gaussian_blur\n    kernel_size: 61\n    intensity: 3.0"),
+    "ct-25": ("ct", "examples/ct/ct_25_views.yaml"),
+    "super-resolution-4": ("photo", "examples/photo/super_resolution_x4.yaml"),
+    "inpainting-random": ("photo", "examples/photo/inpainting_random.yaml"),
+    "inpainting-box": ("photo", "examples/photo/inpainting_box.yaml"),
+    "gaussian-deblurring": ("photo", "examples/photo/gaussian_deblur.yaml"),
 }
 MODELS = {"ct": "models/ct-128", "photo": "models/photo-128"}
 
@@ -43,7 +43,7 @@ def engine(*words):
 
 
 def read_picture(path):
-    """[C,128,128] in [-1,1]."""
+    """[C,H,W] in [-1,1]; of a slice [1,128,128]."""
     if path.endswith(".npy"):
         return np.load(path).astype(np.float32).reshape(-1, SIDE, SIDE)
     from PIL import Image
@@ -52,9 +52,11 @@ def read_picture(path):
     return picture.transpose(2, 0, 1)
 
 
-def crop(picture):
-    top, left = ((n - SIDE) // 2 for n in picture.shape[1:])
-    return picture[:, top : top + SIDE, left : left + SIDE]
+def halve_and_crop(picture):
+    height, width = (n // 2 for n in picture.shape[1:])
+    small = picture[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean((2, 4))
+    top, left = (height - SIDE) // 2, (width - SIDE) // 2
+    return small[:, top : top + SIDE, left : left + SIDE]
 
 
 def held_out(kind, data):
@@ -66,10 +68,11 @@ def held_out(kind, data):
 
 
 def training(kind, data):
-    """A few pictures to tune baselines on."""
+    """A few pictures to tune baselines on: slices, or the middles of photographs at half their size, as the test crops are."""
     pattern = ("photo", "train", "*.png") if kind == "photo" else ("ct", "train", "*", "*.npy")
     paths = sorted(glob.glob(os.path.join(data, *pattern)))
-    return [paths[i * len(paths) // TUNING] for i in range(TUNING)]
+    pictures = (read_picture(paths[i * len(paths) // TUNING]) for i in range(TUNING))
+    return [halve_and_crop(picture) if kind == "photo" else picture for picture in pictures]
 
 
 def psnr(truth, picture):
@@ -93,9 +96,7 @@ class Case:
     """One picture under one task: files in a folder of its own."""
 
     def __init__(self, folder, task, truth, seed):
-        self.folder, self.task, self.truth, self.seed = folder, os.path.join(folder, "task.yaml"), truth, seed
-        with open(self.task, "w") as file:
-            file.write(f"measurement:\n  operator:\n    name: {TASKS[task][1]}\n  noise:\n    name: gaussian\n    sigma: {SIGMA}\n")
+        self.folder, self.task, self.truth, self.seed = folder, TASKS[task][1], truth, seed
         np.save(self.path("truth.npy"), truth[None])
         engine("measure", "--task_config", self.task, "--input", self.path("truth.npy"), "--output", self.path("y.npy"), "--seed", seed)
         self.y = np.load(self.path("y.npy"))
@@ -186,19 +187,11 @@ def tune(task, data):
     if len(choices) == 1:
         return choices[0]
     scores = np.zeros(len(choices))
-    for seed, path in enumerate(training(TASKS[task][0], data)):
+    for seed, picture in enumerate(training(TASKS[task][0], data)):
         with tempfile.TemporaryDirectory() as folder:
-            case = Case(folder, task, crop(read_picture_any(path)), 1000 + seed)
+            case = Case(folder, task, picture, 1000 + seed)
             scores += [psnr(case.truth, baseline(case, choice)) for choice in choices]
     return choices[int(np.argmax(scores))]
-
-
-def read_picture_any(path):
-    if path.endswith(".npy"):
-        return read_picture(path)
-    from PIL import Image
-
-    return (np.asarray(Image.open(path).convert("RGB"), np.float32) / 127.5 - 1).transpose(2, 0, 1)
 
 
 def read_results():

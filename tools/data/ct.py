@@ -1,25 +1,63 @@
-"""CT slices for training: Hounsfield units to [1,128,128] float32 in [-1,1], one NPY file a slice.
+"""CT slices for training: two public series as [1,128,128] float32 in [-1,1], one NPY file a slice.
 
-    python tools/data/ct.py SOURCE data/ct
+    python tools/data/ct.py [--head DEB] --chest FOLDER --output data/ct
 
-SOURCE holds head_hu.npz and chest_hu.npz: array `hu` [slices,256,256] int16 (weights.md says
-which series they are and where they come from). Writes train/ and held_out/, a folder for each series, and
-SHA256SUMS. A held-out block's two neighbours on each side are in neither, as adjacent slices look alike. Needs numpy.
+The head comes from Debian's package invesalius-examples, which is downloaded unless its file is given, and unpacked
+into a temporary folder; nothing is installed. The chest is a folder of DICOM files, patient C3N-00247 of CPTAC-LSCC
+(The Cancer Imaging Archive), which the repository deep-learning-with-pytorch/dlwpt-code carries as
+data/p1ch4/volumetric-dicom/. Writes train/ and held_out/, a folder for each series, and SHA256SUMS. A held-out block's
+two neighbours on each side are in neither, as adjacent slices look alike. Needs numpy, pydicom, apt-get, dpkg-deb.
 """
 
+import argparse
 import hashlib
 import pathlib
+import subprocess
 import sys
+import tarfile
+import tempfile
 
 import numpy as np
 
 HELD_OUT = {"head": [(38, 49), (78, 87)], "chest": [(30, 39), (60, 69)]}
-LOW, HIGH, GAP = -1000, 1500, 2
+LOW, HIGH, GAP, SIDE = -1000, 1500, 2, 256
+PROJECT = "usr/share/doc/invesalius-examples/examples/Cranium.inv3"
 
 
-def picture(hu):
+def halve(slices):
+    """Means of 2x2 pixels."""
+    count, side, _ = slices.shape
+    return slices.reshape(count, side // 2, 2, side // 2, 2).mean(axis=(2, 4))
+
+
+def read_head(deb):
+    """Hounsfield units [108,256,256] of an InVesalius project: a tar file whose matrix.dat is int16."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        if not deb:
+            subprocess.run(["apt-get", "download", "invesalius-examples"], cwd=folder, check=True)
+            (deb,) = folder.glob("invesalius-examples_*.deb")
+        subprocess.run(["dpkg-deb", "-x", deb, folder / "package"], check=True)
+        with tarfile.open(folder / "package" / PROJECT) as project:
+            name = next(name for name in project.getnames() if name.endswith("/matrix.dat"))
+            return np.frombuffer(project.extractfile(name).read(), "<i2").reshape(-1, SIDE, SIDE)
+
+
+def read_chest(folder):
+    """Hounsfield units [99,256,256], from the feet up; whole numbers, as the scanner's are."""
+    import pydicom
+
+    files = [pydicom.dcmread(path) for path in folder.glob("*.dcm")]
+    if not files:
+        sys.exit(f"{folder}: no *.dcm")
+    files.sort(key=lambda file: float(file.ImagePositionPatient[2]))
+    hu = [file.pixel_array * float(file.RescaleSlope) + float(file.RescaleIntercept) for file in files]
+    return np.rint(halve(np.stack(hu)))
+
+
+def pictures(hu):
     x = (np.clip(hu.astype(np.float64), LOW, HIGH) - LOW) / ((HIGH - LOW) / 2) - 1
-    return x.reshape(128, 2, 128, 2).mean(axis=(1, 3)).astype("<f4")[None]
+    return halve(x).astype("<f4")[:, None]
 
 
 def part_of(series, index):
@@ -33,19 +71,23 @@ def part_of(series, index):
 
 
 def main():
-    source, target = map(pathlib.Path, sys.argv[1:])
+    parser = argparse.ArgumentParser(description="CT slices for training")
+    parser.add_argument("--head", type=pathlib.Path, help="the package's file, where it is here already")
+    parser.add_argument("--chest", type=pathlib.Path, required=True, help="the folder of DICOM files")
+    parser.add_argument("--output", type=pathlib.Path, required=True)
+    options = parser.parse_args()
     sums = []
-    for series in HELD_OUT:
-        for index, hu in enumerate(np.load(source / f"{series}_hu.npz")["hu"]):
+    for series, hu in (("head", read_head(options.head)), ("chest", read_chest(options.chest))):
+        for index, picture in enumerate(pictures(hu)):
             part = part_of(series, index)
             if not part:
                 continue
-            path = target / part / series / f"{index:03d}.npy"
+            path = options.output / part / series / f"{index:03d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, picture(hu))
-            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(target)}\n")
-    (target / "SHA256SUMS").write_text("".join(sums))
-    print(f"{target}: {sum('train' in line for line in sums)} slices to learn from, {sum('held_out' in line for line in sums)} held out")
+            np.save(path, picture)
+            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(options.output)}\n")
+    (options.output / "SHA256SUMS").write_text("".join(sums))
+    print(f"{options.output}: {sum('train' in line for line in sums)} slices to learn from, {sum('held_out' in line for line in sums)} held out")
 
 
 main()
