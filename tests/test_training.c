@@ -116,6 +116,18 @@ static void steps(struct run *run, int count)
         step(run);
 }
 
+static void refuse(struct model *model, const struct training_settings *settings,
+                   const char *expected)
+{
+    struct status status = {0};
+    const int side = (int)settings->side;
+    const struct picture_source source = source_of(&side);
+    assert_null(training_create(model, settings, &source, NULL, NULL, &status));
+    assert_int_equal(status.code, STATUS_BAD_INPUT);
+    if (!strstr(status.message, expected))
+        fail_msg("expected '%s' in: %s", expected, status.message);
+}
+
 /* ---- files ---- */
 
 static const char *path_of(const char *name)
@@ -229,6 +241,8 @@ static void a_resumed_run_has_the_same_bytes(void **state)
     settings.fresh = true;
     settings.restart_every = 2;
     resumed(&settings);
+    settings.quantize_from = 3; /* where it stops */
+    resumed(&settings);
     settings_of(&settings, TRAIN_DIFFUSION);
     settings.accumulate = 1;
     resumed(&settings);
@@ -320,6 +334,50 @@ static void unused_codes_start_anew(void **state)
     end(&run);
 }
 
+/* Before that the decoder sees the latents themselves. */
+static void the_codes_join(void **state)
+{
+    (void)state;
+    struct run run;
+    struct status status = {0};
+    struct training_settings settings;
+    struct training_evaluation continuous, quantized;
+    struct training_report reports[4];
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    settings.average = 0;
+    settings.quantize_from = 3;
+    begin(&run, &settings);
+    steps(&run, 2);
+    must(training_evaluate(run.training, &continuous, &status), &status);
+    end(&run);
+    settings.quantize_from = 2;
+    begin(&run, &settings);
+    for (int i = 0; i < 4; i++) {
+        reports[i] = step(&run);
+        if (i == 1)
+            must(training_evaluate(run.training, &quantized, &status), &status);
+    }
+    end(&run);
+    assert_true(reports[0].codebook == 0 && reports[0].codes_used == 0);
+    assert_true(reports[1].codebook == 0 && reports[1].codes_used == 0);
+    assert_int_equal(reports[0].codes_restarted, 0);
+    assert_int_equal(reports[1].codes_restarted, 40);
+    assert_true(fabs(reports[1].loss - reports[1].l1 - reports[1].mse) < 1e-6);
+    for (int i = 2; i < 4; i++) {
+        const struct training_report *r = &reports[i];
+        assert_true(r->codebook > 0 && r->codes_used > 0 && r->codes_restarted == 0);
+        assert_true(fabs(r->loss - r->l1 - r->mse - r->codebook) < 1e-6);
+    }
+    /* the same weights; forty codes are coarse */
+    assert_true(continuous.psnr_db > quantized.psnr_db);
+    settings.adversary = 1;
+    settings.adversary_start = 1;
+    struct model model;
+    open_gray(&model, true);
+    refuse(&model, &settings, "before the codes do at 2");
+    model_close(&model);
+}
+
 /* The discriminator's two losses appear with it; without its weight it changes nothing. */
 static void the_discriminator_joins(void **state)
 {
@@ -403,18 +461,6 @@ static void the_model_opens_again(void **state)
 
 /* ---- what is refused ---- */
 
-static void refuse(struct model *model, const struct training_settings *settings,
-                   const char *expected)
-{
-    struct status status = {0};
-    const int side = (int)settings->side;
-    const struct picture_source source = source_of(&side);
-    assert_null(training_create(model, settings, &source, NULL, NULL, &status));
-    assert_int_equal(status.code, STATUS_BAD_INPUT);
-    if (!strstr(status.message, expected))
-        fail_msg("expected '%s' in: %s", expected, status.message);
-}
-
 static void what_cannot_be_trained_is_refused(void **state)
 {
     (void)state;
@@ -481,6 +527,7 @@ int main(void)
         cmocka_unit_test(nothing_else_shows_in_the_bytes),
         cmocka_unit_test(new_networks_learn),
         cmocka_unit_test(unused_codes_start_anew),
+        cmocka_unit_test(the_codes_join),
         cmocka_unit_test(the_discriminator_joins),
         cmocka_unit_test(the_model_opens_again),
         cmocka_unit_test(what_cannot_be_trained_is_refused),

@@ -161,6 +161,8 @@ static const struct option options[] = {
      "autoencoder: weight of a patch discriminator, as the original code has it (0: none)"},
     {"adversary-start", OPTION_INTEGER, AT(adversary_start), TRAINING, "N", 0, MOST_COUNT,
      "steps before the discriminator joins (2000)"},
+    {"quantize-from", OPTION_INTEGER, AT(quantize_from), TRAINING, "N", 0, MOST_COUNT,
+     "autoencoder: steps before the codes join, which are then placed on its latents (0)"},
     {"restart-every", OPTION_INTEGER, AT(restart_every), TRAINING, "N", 0, MOST_COUNT,
      "autoencoder: steps after which unused codes are placed anew, 0: never (200; finetune 0)"},
     {"variants", OPTION_INTEGER, AT(variants), TRAINING, "N", 1, 10000,

@@ -47,7 +47,7 @@ struct arguments {
     int64_t latent_levels;
     int64_t n_samples_per_class, gpu;
     int64_t steps, batch, accumulate, warmup, schedule, restart_every, variants, shrink;
-    int64_t save_every, sheet_every, adversary_start;
+    int64_t save_every, sheet_every, adversary_start, quantize_from;
     int64_t shape[3]; /* C,H,W; shape[0] UNSET when absent */
     double ddim_eta, sigma, gamma, ddim_scale, sigma_max, sigma_min;
     double learning_rate, weight_decay, beta1, beta2, clip, ema, l1, mse, codebook, commitment;

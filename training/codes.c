@@ -79,12 +79,17 @@ void codes_count(struct training *training)
         training->code_uses[training->indices[i]]++;
 }
 
-/* The last quarter of a run is left to settle. */
+/* At once when they join, then those that none takes; the last quarter of a run is left to settle.
+ */
 void codes_restart(struct training *training, struct training_report *report)
 {
     enum { LOOK_EVERY = 200 };
     const struct training_settings *settings = &training->settings;
     int codes = training->model->config.autoencoder.n_embed;
+    if (training->step == settings->quantize_from)
+        report->codes_restarted = place_codes(training, any_code);
+    if (training->step <= settings->quantize_from)
+        return;
     for (int code = 0; code < codes; code++)
         report->codes_used += training->code_uses[code] > 0;
     if (training->step % (settings->restart_every ? settings->restart_every : LOOK_EVERY) != 0)

@@ -38,6 +38,7 @@ struct training {
     struct adversary adversary;
     struct {
         struct tape *pass, *step, *evaluate, *denoise, *decode;
+        struct tape *continuous, *evaluate_continuous; /* before the codes join */
     } tape;
     struct {
         int picture, latent, index;              /* autoencoder: input, encoder's output, codes */
@@ -63,6 +64,13 @@ int training_initialise(struct training *training, struct status *status);
 /* Every parameter of a discriminator of the training's prepared program, as its header says. */
 int discriminator_initialise(struct training *training, const struct discriminator *discriminator,
                              struct status *status);
+
+/* Whether the autoencoder's next step quantises. */
+static inline bool training_quantizes(const struct training *training)
+{
+    return training->settings.part == TRAIN_AUTOENCODER &&
+           training->step >= training->settings.quantize_from;
+}
 
 /* networks.c: tapes of the forward passes, losses, evaluation */
 void record_autoencoder_pass(struct training *training);

@@ -18,15 +18,17 @@ static value scaled(const struct training *training, struct tape *tape, value la
     return factor == 1 ? latent : tape_combine(tape, factor, latent, 0, NO_VALUE);
 }
 
-/* The picture after encoder, quantiser and decoder; *latent before the quantiser. */
-static value reconstruct(const struct training *training, struct tape *tape, value picture,
-                         value *latent, value *index)
+/* The picture after encoder, quantiser (or none) and decoder; *latent before the quantiser. */
+static value reconstruct(const struct training *training, struct tape *tape, bool quantized,
+                         value picture, value *latent, value *index)
 {
-    *latent = encoder_record(tape, training->model, picture);
-    value codebook = codebook_record(tape, training->model);
-    tape_label(tape, "quantize");
-    value quantized = tape_vector_quantize(tape, *latent, codebook, index);
-    return decoder_record(tape, training->model, scaled(training, tape, quantized), false);
+    value code = *latent = encoder_record(tape, training->model, picture);
+    if (quantized) {
+        value codebook = codebook_record(tape, training->model);
+        tape_label(tape, "quantize");
+        code = tape_vector_quantize(tape, *latent, codebook, index);
+    }
+    return decoder_record(tape, training->model, scaled(training, tape, code), false);
 }
 
 static value code_loss(const struct training *training, struct tape *tape, value latent,
@@ -40,17 +42,18 @@ static value code_loss(const struct training *training, struct tape *tape, value
     return tape_combine(tape, settings->codebook, of_codes, settings->commitment, of_latent);
 }
 
-static void record_autoencoder(struct training *training, struct tape *tape, bool adversarial)
+static void record_autoencoder(struct training *training, struct tape *tape, bool quantized,
+                               bool adversarial)
 {
     const struct training_settings *settings = &training->settings;
-    value picture = tape_state(tape, training->slot.picture), latent, index;
-    value output = reconstruct(training, tape, picture, &latent, &index);
-    value codes = code_loss(training, tape, latent, index);
+    value picture = tape_state(tape, training->slot.picture), latent, index = NO_VALUE;
+    value output = reconstruct(training, tape, quantized, picture, &latent, &index);
+    value codes = quantized ? code_loss(training, tape, latent, index) : NO_VALUE;
     tape_label(tape, "loss");
     value l1 = tape_mean_absolute_error(tape, output, picture);
     value mse = tape_mean_squared_error(tape, output, picture);
     value reconstruction = tape_combine(tape, settings->l1, l1, settings->mse, mse);
-    value loss = tape_combine(tape, 1, reconstruction, 1, codes);
+    value loss = quantized ? tape_combine(tape, 1, reconstruction, 1, codes) : reconstruction;
     if (adversarial)
         loss = adversary_record(training, picture, output, reconstruction, loss);
     keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
@@ -69,12 +72,16 @@ void record_autoencoder_pass(struct training *training)
     const int64_t shape[4] = {settings->batch, settings->side, settings->side, config->in_channels};
     training->slot.picture = program_state(training->program, "picture", TYPE_F32, shape);
     training->tape.pass = program_tape(training->program, "pass");
-    record_autoencoder(training, training->tape.pass, false);
+    record_autoencoder(training, training->tape.pass, true, false);
+    if (settings->quantize_from > 0) {
+        training->tape.continuous = program_tape(training->program, "continuous pass");
+        record_autoencoder(training, training->tape.continuous, false, false);
+    }
     if (!(settings->adversary > 0))
         return;
     training->adversary.pass = program_tape(training->program, "adversarial pass");
     adversary_open(training);
-    record_autoencoder(training, training->adversary.pass, true);
+    record_autoencoder(training, training->adversary.pass, true, true);
     adversary_record_step(training);
 }
 
@@ -96,18 +103,28 @@ void record_diffusion_pass(struct training *training)
     record_gradients(training, tape, loss);
 }
 
+static struct tape *record_reconstruction(struct training *training, const char *name,
+                                          bool quantized)
+{
+    struct tape *tape = program_tape(training->program, name);
+    value latent, index, picture = tape_state(tape, training->slot.picture);
+    value output = reconstruct(training, tape, quantized, picture, &latent, &index);
+    keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
+    keep(training, tape, &training->slot.output, "output", TYPE_F32, output);
+    return tape;
+}
+
 /* After the model's networks take the averages. */
 void record_evaluation(struct training *training)
 {
-    struct tape *tape = training->tape.evaluate = program_tape(training->program, "evaluate");
     if (training->settings.part == TRAIN_AUTOENCODER) {
-        value latent, index;
-        value output =
-            reconstruct(training, tape, tape_state(tape, training->slot.picture), &latent, &index);
-        keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
-        keep(training, tape, &training->slot.output, "output", TYPE_F32, output);
+        training->tape.evaluate = record_reconstruction(training, "evaluate", true);
+        if (training->settings.quantize_from > 0)
+            training->tape.evaluate_continuous =
+                record_reconstruction(training, "evaluate continuous", false);
         return;
     }
+    struct tape *tape = training->tape.evaluate = program_tape(training->program, "evaluate");
     value predicted = unet_record(tape, training->model, tape_state(tape, training->slot.noisy),
                                   tape_state(tape, training->slot.time));
     keep(training, tape, &training->slot.output, "output", TYPE_F32, predicted);

@@ -67,6 +67,9 @@ static void describe(const struct training *training, char text[SETTINGS_BYTES])
         s->average, s->l1, s->mse, s->codebook, s->commitment, (long long)s->restart_every,
         s->variants, s->standardize, (unsigned long long)s->seed, training->source.training_count,
         training->source.held_out_count);
+    if (s->quantize_from > 0)
+        used += snprintf(text + used, (size_t)(SETTINGS_BYTES - used), "quantize-from %lld\n",
+                         (long long)s->quantize_from);
     if (s->adversary > 0)
         snprintf(text + used, (size_t)(SETTINGS_BYTES - used),
                  "adversary %.9g\nadversary-start %lld\nadversary channels %d\n", s->adversary,

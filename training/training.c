@@ -92,6 +92,10 @@ static int check_model(const struct training *training, struct status *status)
         return status_set(status, STATUS_BAD_INPUT,
                           "pictures of %lld pixels: this model needs sides that %d divides",
                           (long long)settings->side, multiple);
+    if (settings->adversary > 0 && settings->adversary_start < settings->quantize_from)
+        return status_set(status, STATUS_BAD_INPUT,
+                          "the adversary cannot join at step %lld, before the codes do at %lld",
+                          (long long)settings->adversary_start, (long long)settings->quantize_from);
     if (settings->adversary > 0 && settings->side < DISCRIMINATOR_LEAST_SIDE)
         return status_set(status, STATUS_BAD_INPUT,
                           "pictures of %lld pixels: the discriminator needs %d at least",
@@ -118,6 +122,8 @@ static int record(struct training *training, struct status *status)
     if (status_ok(tape_status(training->tape.pass)))
         record_step(training);
     program_expect(training->tape.pass, settings->steps * settings->accumulate);
+    if (training->tape.continuous)
+        program_expect(training->tape.continuous, settings->quantize_from * settings->accumulate);
     program_expect(training->tape.step, settings->steps);
     if (program_plan(training->program, settings->memory_limit_bytes, status) == STATUS_OK)
         program_prepare(training->program, status);
@@ -302,6 +308,14 @@ static bool is_adversarial(const struct training *training)
     return training->settings.adversary > 0 && training->step >= training->settings.adversary_start;
 }
 
+static struct tape *pass_tape(const struct training *training)
+{
+    bool continuous = training->tape.continuous && !training_quantizes(training);
+    return continuous                 ? training->tape.continuous
+           : is_adversarial(training) ? training->adversary.pass
+                                      : training->tape.pass;
+}
+
 static int run_pass(struct training *training, int pass, struct training_report *report,
                     struct status *status)
 {
@@ -314,15 +328,15 @@ static int run_pass(struct training *training, int pass, struct training_report 
         draw_pictures(training, first);
     else if (draw_noisy(training, first, status) != STATUS_OK)
         return status->code;
-    struct tape *tape = is_adversarial(training) ? training->adversary.pass : training->tape.pass;
-    if (program_run(training->program, tape, &hooks, status) != STATUS_OK)
+    if (program_run(training->program, pass_tape(training), &hooks, status) != STATUS_OK)
         return status->code;
     report->loss += share * program_read_scalar(training->program, training->slot.loss);
     if (settings->part == TRAIN_AUTOENCODER) {
         report->l1 += share * program_read_scalar(training->program, training->slot.l1);
         report->mse += share * program_read_scalar(training->program, training->slot.mse);
-        report->codebook += share * program_read_scalar(training->program, training->slot.codebook);
     }
+    if (training_quantizes(training))
+        report->codebook += share * program_read_scalar(training->program, training->slot.codebook);
     if (is_adversarial(training)) {
         const struct adversary *adversary = &training->adversary;
         report->generator +=
@@ -351,7 +365,7 @@ int training_step(struct training *training, struct training_report *report, str
             forget_gradients(training);
             return status->code;
         }
-    if (autoencoder)
+    if (training_quantizes(training))
         codes_count(training);
     if (optimiser_step(training, report, status) != STATUS_OK ||
         (adversarial && adversary_step(training, report, status) != STATUS_OK))
@@ -376,7 +390,9 @@ static int reconstruct_held_out(struct training *training, int first, int stride
                          training->pictures + i * training->picture_elements);
     }
     program_write_nchw(training->program, training->slot.picture, training->pictures);
-    if (program_run(training->program, training->tape.evaluate, NULL, status) == STATUS_OK)
+    struct tape *tape =
+        training_quantizes(training) ? training->tape.evaluate : training->tape.evaluate_continuous;
+    if (program_run(training->program, tape, NULL, status) == STATUS_OK)
         program_read_nchw(training->program, training->slot.output,
                           training->pictures + batch * training->picture_elements);
     return status->code;

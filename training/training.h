@@ -31,6 +31,7 @@ struct training_settings {
     double adversary;                     /* weight of the patch discriminator; 0: none */
     int64_t adversary_start;              /* steps before it joins */
     int adversary_channels;               /* of its first layer */
+    int64_t quantize_from; /* autoencoder: steps before the codes join, placed on its latents */
     int64_t restart_every; /* steps after which codes that none took are placed anew; 0: never */
     int variants;          /* diffusion: augmented latents kept of each picture */
     bool standardize; /* diffusion: the model's scale_factor becomes 1/deviation of the latents */
