@@ -7,11 +7,12 @@
  *            argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 w)
  *     z    = z0 + s_next * noise
  *
- * with g and w in proportion to s^2. At the end the latent is fitted without a prior and then the
- * pixels around its picture, both until what is left is noise. Conjugate gradients do all of it:
- * the gradient is one vector-Jacobian product, and the step is exact for the linearisation of A D,
- * which takes one Jacobian-vector product. D does not quantise here, or the energy would have
- * jumps. In the tapes the energy is multiplied by sigma_y^2. */
+ * with g and w in proportion to s^2. At the end the pixels are fitted around the latent's picture
+ * until what is left is noise (before them the latent without a prior, where iterations are asked
+ * for). Conjugate gradients do all of it: the gradient is one vector-Jacobian product, and the step
+ * is exact for the linearisation of A D, which takes one Jacobian-vector product. D does not
+ * quantise here, or the energy would have jumps. In the tapes the energy is multiplied by
+ * sigma_y^2. */
 #include "solvers/resample_internal.h"
 
 #include <math.h>

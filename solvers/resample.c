@@ -17,7 +17,6 @@ void resample_defaults(struct resample_settings *settings, enum resample_preset 
         .look_ahead = 5,
         .levels = 20,
         .iterations = 5,
-        .final_iterations = 40,
         .latent_levels = 5,
         .sigma_max = 10,
         .sigma_min = 0.1,

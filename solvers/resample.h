@@ -23,7 +23,7 @@ struct resample_settings {
     int look_ahead;              /* 5; official only */
     int levels;                  /* fast: noise levels of the latent */
     int iterations;              /* fast: of conjugate gradients over latents at a level */
-    int final_iterations;        /* fast: at most, without the prior */
+    int final_iterations;        /* 0; fast: at most, over latents without the prior at the end */
     int latent_levels;           /* fast: the last ones, which fit latents after pixels */
     double sigma_max, sigma_min; /* fast: highest and lowest level */
     double sigma;                /* noise level of y; negative: unknown (only official can do so) */

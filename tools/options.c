@@ -80,7 +80,7 @@ static const struct option options[] = {
     {"latent-levels", OPTION_INTEGER, AT(latent_levels), FOR_SOLVE, "N", 0, 10000,
      "fast: the last levels, which fit latents after pixels (5)"},
     {"final-iterations", OPTION_INTEGER, AT(final_iterations), FOR_SOLVE, "N", 0, MOST_COUNT,
-     "fast: most iterations after the last level (40)"},
+     "fast: most iterations over latents after the last level (0)"},
     {"sigma-max", OPTION_REAL, AT(sigma_max), FOR_SOLVE, "S", 1e-3, 1e3,
      "fast: highest noise level of the latent (10)"},
     {"sigma-min", OPTION_REAL, AT(sigma_min), FOR_SOLVE, "S", 1e-3, 1e3,
