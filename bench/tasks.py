@@ -52,11 +52,9 @@ def read_picture(path):
     return picture.transpose(2, 0, 1)
 
 
-def halve_and_crop(picture):
-    height, width = (n // 2 for n in picture.shape[1:])
-    small = picture[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean((2, 4))
-    top, left = (height - SIDE) // 2, (width - SIDE) // 2
-    return small[:, top : top + SIDE, left : left + SIDE]
+def middle(picture):
+    top, left = ((n - SIDE) // 2 for n in picture.shape[1:])
+    return picture[:, top : top + SIDE, left : left + SIDE]
 
 
 def held_out(kind, data):
@@ -68,11 +66,10 @@ def held_out(kind, data):
 
 
 def training(kind, data):
-    """A few pictures to tune baselines on: slices, or the middles of photographs at half their size, as the test crops are."""
-    pattern = ("photo", "train", "*.png") if kind == "photo" else ("ct", "train", "*", "*.npy")
+    """A few pictures to tune baselines on: slices, or the middles of photographs at the test crops' scale."""
+    pattern = ("photo", "train", "*_256.png") if kind == "photo" else ("ct", "train", "*", "*.npy")
     paths = sorted(glob.glob(os.path.join(data, *pattern)))
-    pictures = (read_picture(paths[i * len(paths) // TUNING]) for i in range(TUNING))
-    return [halve_and_crop(picture) if kind == "photo" else picture for picture in pictures]
+    return [middle(read_picture(paths[i * len(paths) // TUNING])) for i in range(TUNING)]
 
 
 def psnr(truth, picture):

@@ -412,6 +412,40 @@ static void changes_are_functions_of_seed_and_index(void **state)
     image_set_free(set);
 }
 
+/* All six orders, each about as often; the held-out picture keeps its own. */
+static void colors_are_shuffled(void **state)
+{
+    enum { DRAWS = 600, PLANE = SIZE * SIZE };
+    const char *folder = *state;
+    float values[3 * PLANE], picture[3 * PLANE];
+    int times[3][3] = {{0}};
+    make_folder(folder, "colors");
+    make_folder(folder, "colors_judged");
+    for (int i = 0; i < 3 * PLANE; i++)
+        values[i] = (float)(i / PLANE) / 4;
+    write_npy(in(folder, "colors/0.npy"), values, 4, (int64_t[]){1, 3, SIZE, SIZE});
+    write_npy(in(folder, "colors_judged/0.npy"), values, 4, (int64_t[]){1, 3, SIZE, SIZE});
+    struct image_set_options options = plain_options(in(folder, "colors"));
+    options.held_out_folder = in(folder, "colors_judged");
+    options.channels = 3;
+    options.shuffle_colors = true;
+    struct image_set *set = open_set(&options);
+    for (uint64_t index = 0; index < DRAWS; index++) {
+        image_set_draw(set, 1, index, picture);
+        int first = (int)(4 * picture[0]), second = (int)(4 * picture[PLANE]),
+            third = (int)(4 * picture[2 * PLANE]);
+        assert_int_equal((1 << first) + (1 << second) + (1 << third), 7);
+        times[first][second]++;
+    }
+    for (int first = 0; first < 3; first++)
+        for (int second = 0; second < 3; second++)
+            if (first != second)
+                assert_in_range(times[first][second], DRAWS / 10, DRAWS / 4);
+    image_set_held_out(set, 0, picture);
+    assert_memory_equal(picture, values, sizeof values);
+    image_set_free(set);
+}
+
 static void shrinking_takes_means(void **state)
 {
     const char *folder = *state;
@@ -443,6 +477,7 @@ int main(void)
         cmocka_unit_test(groups_stay_whole_and_where_they_are),
         cmocka_unit_test(every_epoch_shows_each_picture_once),
         cmocka_unit_test(changes_are_functions_of_seed_and_index),
+        cmocka_unit_test(colors_are_shuffled),
         cmocka_unit_test(shrinking_takes_means),
     };
     return cmocka_run_group_tests(tests, cli_setup, cli_teardown);

@@ -170,6 +170,8 @@ static const struct option options[] = {
     {"keep-scale", OPTION_FLAG, AT(keep_scale), TRAINING, NULL, 0, 0,
      "train diffusion: the model's scale_factor as it is, not 1/deviation of the latents"},
     {"flip", OPTION_FLAG, AT(flip), TRAINING, NULL, 0, 0, "mirror half of the pictures"},
+    {"shuffle-colors", OPTION_FLAG, AT(shuffle_colors), TRAINING, NULL, 0, 0,
+     "exchange the colours of a picture in all ways: an autoencoder for any colour"},
     {"rotate", OPTION_REAL, AT(rotate), TRAINING, "DEGREES", 0, 180, "turn by up to this (0)"},
     {"zoom", OPTION_REAL, AT(zoom), TRAINING, "F", 1, 4, "enlarge or shrink by up to this (1)"},
     {"shift", OPTION_REAL, AT(shift), TRAINING, "X", 0, 0.5,

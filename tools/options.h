@@ -53,7 +53,7 @@ struct arguments {
     double learning_rate, weight_decay, beta1, beta2, clip, ema, l1, mse, codebook, commitment;
     double adversary;
     double held_out_share, rotate, zoom, shift, low, high;
-    bool use_ema, no_quantize, noiseless, json, help, resume, flip, keep_scale;
+    bool use_ema, no_quantize, noiseless, json, help, resume, flip, keep_scale, shuffle_colors;
     int word_count; /* the whole command line, for the record */
     char **words;
 };

@@ -107,6 +107,7 @@ static int open_pictures(struct trainer *trainer, struct status *status)
         .shrink = (int)integer(a->shrink, 0),
         .held_out_fraction = real(a->held_out_share, 0.1),
         .flip = a->flip,
+        .shuffle_colors = a->shuffle_colors,
         .rotate_degrees = real(a->rotate, 0),
         .zoom = real(a->zoom, 1),
         .shift = real(a->shift, 0),

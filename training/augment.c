@@ -56,6 +56,7 @@ struct view {
     double center_y, center_x;
     double cosine, sine; /* of the angle, divided by the zoom */
     bool flipped;
+    int order[3]; /* of the channels */
 };
 
 static double between(struct draws *draws, double low, double high)
@@ -94,7 +95,8 @@ static void show(const struct image *image, int channels, int size, const struct
             double from_x = view->center_x - view->sine * dy + view->cosine * dx;
             for (int c = 0; c < channels; c++)
                 picture[((int64_t)c * size + y) * size + x] =
-                    sample(image->values + c * plane, image->height, image->width, from_y, from_x);
+                    sample(image->values + view->order[c] * plane, image->height, image->width,
+                           from_y, from_x);
         }
 }
 
@@ -119,7 +121,14 @@ void image_set_draw(const struct image_set *set, uint64_t seed, uint64_t index, 
         .cosine = cos(angle) / zoom,
         .sine = sin(angle) / zoom,
         .flipped = options->flip && draws_uniform(&draws) < 0.5,
+        .order = {0, 1, 2},
     };
+    for (int last = options->shuffle_colors ? options->channels - 1 : 0; last > 0; last--) {
+        int64_t other = draws_integer(&draws, 0, last + 1);
+        int kept = view.order[last];
+        view.order[last] = view.order[other];
+        view.order[other] = kept;
+    }
     show(image, options->channels, size, &view, picture);
 }
 
@@ -131,6 +140,7 @@ void image_set_held_out(const struct image_set *set, int index, float *picture)
         .center_y = (image->height - size) / 2 + (size - 1) / 2.0,
         .center_x = (image->width - size) / 2 + (size - 1) / 2.0,
         .cosine = 1,
+        .order = {0, 1, 2},
     };
     show(image, set->options.channels, size, &view, picture);
 }

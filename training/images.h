@@ -23,6 +23,7 @@ struct image_set_options {
     int size;                    /* of the squares that are shown, in pixels */
     int shrink; /* pictures whose shorter side is longer are averaged down to it; 0: none */
     bool flip;  /* mirror left and right, every other time */
+    bool shuffle_colors;                /* exchange the channels, in all orders alike */
     double rotate_degrees, zoom, shift; /* most: to either side; by a factor from 1; of the side */
     double low, high; /* NPY and grey DICOM: what becomes -1 and 1; equal: NPY as it is, CT -1000
                          and 1500 Hounsfield units */

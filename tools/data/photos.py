@@ -3,9 +3,10 @@
     python tools/data/photos.py [--debs FOLDER] --output data/photo
 
 photos.tsv lists every wallpaper of the packages: who made it, under which licence, to which part it belongs or
-why it is left out. Writes train/ and held_out/ (8-bit PNG, the shorter side 512 pixels), test/ (128x128 crops of
-the held-out photographs shrunk to 256 pixels, at the places that photos.tsv gives) and SHA256SUMS. The packages
-are downloaded and unpacked into a temporary folder; nothing is installed. Needs apt-get, dpkg-deb, numpy, pillow.
+why it is left out. Writes train/ (8-bit PNG, each photograph shrunk so that its shorter side has 192, 256 and 384
+pixels: sharp at every scale), held_out/ (256 pixels), test/ (128x128 crops of the latter, at the places that
+photos.tsv gives) and SHA256SUMS. The packages are downloaded and unpacked into a temporary folder; nothing is
+installed. Needs apt-get, dpkg-deb, numpy, pillow.
 """
 
 import argparse
@@ -20,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 TABLE = pathlib.Path(__file__).with_suffix(".tsv")
-SHORTER, SHORTER_OF_CROPS, CROP = 512, 256, 128
+SHORTER = {"train": (192, 256, 384), "held_out": (256,)}
+SHORTER_OF_CROPS, CROP = 256, 128
 
 
 def average(values, count):
@@ -76,7 +78,8 @@ def write(row, share, output):
         sys.exit(f"{row['package']}: no {row['file']}; photos.tsv lists Debian 12's packages")
     with Image.open(share / row["file"]) as image:
         photograph = np.asarray(image.convert("RGB"))
-    yield save(output / row["part"] / f"{row['name']}.png", shrink(photograph, SHORTER))
+    for shorter in SHORTER[row["part"]]:
+        yield save(output / row["part"] / f"{row['name']}_{shorter}.png", shrink(photograph, shorter))
     for index, crop in enumerate(crops(photograph, row["crops"])):
         yield save(output / "test" / f"{row['name']}_{index}.png", crop)
 
@@ -100,7 +103,7 @@ def main():
     ]
     (options.output / "SHA256SUMS").write_text("".join(sums))
     counts = [sum(path.parent.name == part for path in paths) for part in ("train", "held_out", "test")]
-    print(f"{options.output}: {counts[0]} photographs to learn from, {counts[1]} held out, {counts[2]} crops of those")
+    print(f"{options.output}: {counts[0]} pictures to learn from, {counts[1]} held out, {counts[2]} crops of those")
 
 
 main()
