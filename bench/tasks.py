@@ -1,12 +1,12 @@
 """The shipped models against the simple baseline of each task at its best, on held-out pictures.
 
-    python bench/tasks.py run --data DATA [--tasks a,b] [--threads N] [--limit N]
-    python bench/tasks.py report
+    python bench/tasks.py run --data DATA [--tasks a,b] [--threads N] [--limit N] [--ct MODEL] [--photo MODEL]
+    python bench/tasks.py report [--against FILE]
     python bench/tasks.py sheets --data DATA
 
 DATA holds ct/ and photo/ as tools/data/ct.py and tools/data/photos.py write them. `run` appends one line per picture to
-bench/quality/tasks.jsonl and skips what is there already. `report` prints the table: means, and paired
-differences with their standard errors. `sheets` writes build/sheets/TASK.png: truth, measurement's
+bench/quality/tasks.jsonl (or --results FILE) and skips what is there already. `report` prints the table: means, and paired
+differences with their standard errors; against the results of other models, theirs too. `sheets` writes build/sheets/TASK.png: truth, measurement's
 baseline and reconstruction of some pictures in rows. Needs numpy, scipy and pillow.
 
 Baselines: CT, filtered back-projection with the window (Ram-Lak, Shepp-Logan, cosine, Hamming, Hann, each
@@ -35,7 +35,6 @@ TASKS = {
     "inpainting-box": ("photo", "examples/photo/inpainting_box.yaml"),
     "gaussian-deblurring": ("photo", "examples/photo/gaussian_deblur.yaml"),
 }
-MODELS = {"ct": "models/ct-128", "photo": "models/photo-128"}
 
 
 def engine(*words):
@@ -191,18 +190,18 @@ def tune(task, data):
     return choices[int(np.argmax(scores))]
 
 
-def read_results():
-    if not os.path.exists(RESULTS):
+def read_results(path):
+    if not os.path.exists(path):
         return []
-    with open(RESULTS) as file:
+    with open(path) as file:
         return [json.loads(line) for line in file]
 
 
-def solve_one(task, path, seed, choice, threads):
+def solve_one(task, path, seed, choice, arguments):
     with tempfile.TemporaryDirectory() as folder:
         case = Case(folder, task, read_picture(path), seed)
         simple = BASELINES[task][0](case, choice)
-        picture, result = case.solve(MODELS[TASKS[task][0]], threads)
+        picture, result = case.solve(arguments.ct if TASKS[task][0] == "ct" else arguments.photo, arguments.threads)
         return {"task": task, "picture": os.path.basename(os.path.dirname(path)) + "/" + os.path.basename(path), "seed": seed,
                 "baseline_choice": choice, "baseline_psnr_db": psnr(case.truth, simple), "baseline_ssim": ssim(case.truth, simple),
                 "psnr_db": psnr(case.truth, picture), "ssim": ssim(case.truth, picture),
@@ -211,15 +210,15 @@ def solve_one(task, path, seed, choice, threads):
 
 def run(arguments):
     for task in arguments.tasks.split(","):
-        done = {r["picture"] for r in read_results() if r["task"] == task}
+        done = {r["picture"] for r in read_results(arguments.results) if r["task"] == task}
         choice = None
         for seed, path in enumerate(held_out(TASKS[task][0], arguments.data)[: arguments.limit]):
             name = os.path.basename(os.path.dirname(path)) + "/" + os.path.basename(path)
             if name in done:
                 continue
             choice = choice or tune(task, arguments.data)
-            result = solve_one(task, path, seed, choice, arguments.threads)[0]
-            with open(RESULTS, "a") as file:
+            result = solve_one(task, path, seed, choice, arguments)[0]
+            with open(arguments.results, "a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{task:20s} {name:24s} baseline {result['baseline_psnr_db']:6.2f} dB  ReSample {result['psnr_db']:6.2f} dB", flush=True)
 
@@ -231,7 +230,7 @@ def mean_and_error(values):
 def report(arguments):
     print("| task | pictures | baseline | its PSNR | its SSIM | ReSample PSNR | SSIM | PSNR gain | SSIM gain | better on |\n|---|---|---|---|---|---|---|---|---|---|")
     for task in TASKS:
-        rows = [r for r in read_results() if r["task"] == task]
+        rows = [r for r in read_results(arguments.results) if r["task"] == task]
         if len(rows) < 2:
             continue
         column = lambda key: np.array([r[key] for r in rows])
@@ -244,6 +243,28 @@ def report(arguments):
               f"| {gain:+.2f} ± {error:.2f} | {gain_ssim:+.3f} ± {error_ssim:.3f} | {np.mean(column('psnr_db') > column('baseline_psnr_db')):.0%} |")
 
 
+    if arguments.against:
+        compare(read_results(arguments.results), read_results(arguments.against))
+
+
+def compare(ours, theirs):
+    """By task, and by folder (the series of a slice) where there are several."""
+    others = {(r["task"], r["picture"], r["seed"]): r for r in theirs}
+    pairs = [(r, others[key]) for r in ours if (key := (r["task"], r["picture"], r["seed"])) in others]
+    print("\n| task | pictures | PSNR | theirs | SSIM | theirs | PSNR gain | SSIM gain |\n|---|---|---|---|---|---|---|---|")
+    for task in TASKS:
+        of_task = [pair for pair in pairs if pair[0]["task"] == task]
+        folders = sorted({r["picture"].split("/")[0] for r, _ in of_task})
+        for folder in folders + [""] if len(folders) > 1 else [""]:
+            rows = [pair for pair in of_task if pair[0]["picture"].startswith(folder)]
+            if len(rows) < 2:
+                continue
+            column = lambda side, key: np.array([pair[side][key] for pair in rows])
+            gains = [mean_and_error(column(0, key) - column(1, key)) for key in ("psnr_db", "ssim")]
+            means = [f"{column(side, key).mean():.{digits}f}" for key, digits in (("psnr_db", 2), ("ssim", 3)) for side in (0, 1)]
+            print(f"| {task} {folder} | {len(rows)} | {' | '.join(means)} | {gains[0][0]:+.2f} ± {gains[0][1]:.2f} | {gains[1][0]:+.3f} ± {gains[1][1]:.3f} |")
+
+
 def sheets(arguments):
     from PIL import Image
 
@@ -252,7 +273,7 @@ def sheets(arguments):
         paths = held_out(TASKS[task][0], arguments.data)
         choice, rows = tune(task, arguments.data), []
         for index in range(0, len(paths), max(1, len(paths) // 6)):
-            _, truth, simple, picture = solve_one(task, paths[index], index, choice, arguments.threads)
+            _, truth, simple, picture = solve_one(task, paths[index], index, choice, arguments)
             rows.append(np.concatenate([truth, simple, picture], axis=2))
         sheet = np.clip((np.concatenate(rows, axis=1) + 1) * 127.5, 0, 255).astype(np.uint8)
         Image.fromarray(sheet.transpose(1, 2, 0).squeeze()).save(os.path.join(ROOT, "build", "sheets", task + ".png"))
@@ -265,6 +286,10 @@ def main():
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--limit", type=int, default=24)
+    parser.add_argument("--ct", default="models/ct-128")
+    parser.add_argument("--photo", default="models/photo-128")
+    parser.add_argument("--results", default=RESULTS)
+    parser.add_argument("--against", help="results of other models on the same pictures")
     arguments = parser.parse_args()
     {"run": run, "report": report, "sheets": sheets}[arguments.action](arguments)
 
