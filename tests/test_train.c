@@ -93,7 +93,7 @@ static void a_model_is_trained_from_nothing(void **state)
     cli_ok(folder, "sample --model @/second/model --count 1 --ddim_steps 20 --save_dir @/samples");
     cli_ok(folder, "inspect @/second/model/model.safetensors --ldm_config " GRAY ".yaml --json");
     cli_ok(folder, "convert --model @/second/model --type f16 --output @/half.safetensors");
-    cli_ok(folder, "finetune autoencoder --model @/second/model --data @/data --held_out @/data/a "
+    cli_ok(folder, "finetune autoencoder --model @/second/model --data @/data/b --held_out @/data/a "
                    "--save_dir @/third --steps 4 " SMALL " --type f16 --schedule constant");
 }
 
