@@ -241,8 +241,6 @@ def report(arguments):
         name += "" if choice is None else f" ({choice[0]}, {choice[1]:g})" if isinstance(choice, list) else f" ({choice:.2g})"
         print(f"| {task} | {len(rows)} | {name} | {column('baseline_psnr_db').mean():.2f} | {column('baseline_ssim').mean():.3f} | {column('psnr_db').mean():.2f} | {column('ssim').mean():.3f} "
               f"| {gain:+.2f} ± {error:.2f} | {gain_ssim:+.3f} ± {error_ssim:.3f} | {np.mean(column('psnr_db') > column('baseline_psnr_db')):.0%} |")
-
-
     if arguments.against:
         compare(read_results(arguments.results), read_results(arguments.against))
 

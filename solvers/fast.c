@@ -412,8 +412,7 @@ static int decode_better(struct run *run, double *loss)
                : STATUS_OK;
 }
 
-/* What the measurement shows and the decoder cannot make; nothing where all that is left is noise.
- */
+/* What the measurement shows and the decoder cannot make; nothing where only noise is left. */
 static int fit_last_pixels(struct run *run, double *loss)
 {
     struct resample_solver *solver = run->solver;

@@ -10,18 +10,18 @@ two neighbours on each side are in neither, as adjacent slices look alike. Needs
 """
 
 import argparse
-import hashlib
 import pathlib
-import subprocess
 import sys
 import tarfile
 import tempfile
 
 import numpy as np
 
+from packages import unpack, write_sums
+
 HELD_OUT = {"head": [(38, 49), (78, 87)], "chest": [(30, 39), (60, 69)]}
 LOW, HIGH, GAP, SIDE = -1000, 1500, 2, 256
-PROJECT = "usr/share/doc/invesalius-examples/examples/Cranium.inv3"
+PROJECT = "doc/invesalius-examples/examples/Cranium.inv3"
 
 
 def halve(slices):
@@ -33,12 +33,7 @@ def halve(slices):
 def read_head(deb):
     """Hounsfield units [108,256,256] of an InVesalius project: a tar file whose matrix.dat is int16."""
     with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        if not deb:
-            subprocess.run(["apt-get", "download", "invesalius-examples"], cwd=folder, check=True)
-            (deb,) = folder.glob("invesalius-examples_*.deb")
-        subprocess.run(["dpkg-deb", "-x", deb, folder / "package"], check=True)
-        with tarfile.open(folder / "package" / PROJECT) as project:
+        with tarfile.open(unpack("invesalius-examples", pathlib.Path(folder), deb) / PROJECT) as project:
             name = next(name for name in project.getnames() if name.endswith("/matrix.dat"))
             return np.frombuffer(project.extractfile(name).read(), "<i2").reshape(-1, SIDE, SIDE)
 
@@ -76,7 +71,7 @@ def main():
     parser.add_argument("--chest", type=pathlib.Path, required=True, help="the folder of DICOM files")
     parser.add_argument("--output", type=pathlib.Path, required=True)
     options = parser.parse_args()
-    sums = []
+    paths = []
     for series, hu in (("head", read_head(options.head)), ("chest", read_chest(options.chest))):
         for index, picture in enumerate(pictures(hu)):
             part = part_of(series, index)
@@ -85,9 +80,10 @@ def main():
             path = options.output / part / series / f"{index:03d}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, picture)
-            sums.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(options.output)}\n")
-    (options.output / "SHA256SUMS").write_text("".join(sums))
-    print(f"{options.output}: {sum('train' in line for line in sums)} slices to learn from, {sum('held_out' in line for line in sums)} held out")
+            paths.append(path)
+    write_sums(options.output, paths)
+    counts = [sum(path.parent.parent.name == part for path in paths) for part in ("train", "held_out")]
+    print(f"{options.output}: {counts[0]} slices to learn from, {counts[1]} held out")
 
 
 main()

@@ -11,18 +11,18 @@ installed. Needs apt-get, dpkg-deb, numpy, pillow.
 
 import argparse
 import csv
-import hashlib
 import pathlib
-import subprocess
 import sys
 import tempfile
 
 import numpy as np
 from PIL import Image
 
+from packages import unpack, write_sums
+
 TABLE = pathlib.Path(__file__).with_suffix(".tsv")
 SHORTER = {"train": (192, 256, 384), "held_out": (256,)}
-SHORTER_OF_CROPS, CROP = 256, 128
+CROP = 128
 
 
 def average(values, count):
@@ -47,23 +47,19 @@ def shrink(photograph, shorter):
     return result
 
 
-def crops(photograph, places):
-    small = shrink(photograph, SHORTER_OF_CROPS)
+def crops(small, places):
     for x, y in (map(int, place.split(",")) for place in places.split()):
         crop = small[y:y + CROP, x:x + CROP]
         assert crop.shape == (CROP, CROP, 3), "a crop lies outside of its photograph"
         yield crop
 
 
-def unpack(package, debs, folder):
-    """The package's usr/share."""
-    if not debs:
-        subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
-    found = sorted((debs or folder).glob(f"{package}_*.deb"))
+def given(package, debs):
+    """The package's file in the folder; None without a folder."""
+    found = sorted(debs.glob(f"{package}_*.deb")) if debs else [None]
     if not found:
         sys.exit(f"{debs}: no {package}_*.deb")
-    subprocess.run(["dpkg-deb", "-x", found[-1], folder / package], check=True)
-    return folder / package / "usr" / "share"
+    return found[-1]
 
 
 def save(path, pixels):
@@ -79,8 +75,9 @@ def write(row, share, output):
     with Image.open(share / row["file"]) as image:
         photograph = np.asarray(image.convert("RGB"))
     for shorter in SHORTER[row["part"]]:
-        yield save(output / row["part"] / f"{row['name']}_{shorter}.png", shrink(photograph, shorter))
-    for index, crop in enumerate(crops(photograph, row["crops"])):
+        small = shrink(photograph, shorter)
+        yield save(output / row["part"] / f"{row['name']}_{shorter}.png", small)
+    for index, crop in enumerate(crops(small, row["crops"])):
         yield save(output / "test" / f"{row['name']}_{index}.png", crop)
 
 
@@ -94,14 +91,10 @@ def main():
     paths = []
     with tempfile.TemporaryDirectory() as folder:
         packages = sorted({row["package"] for row in rows})
-        shares = {package: unpack(package, options.debs, pathlib.Path(folder)) for package in packages}
+        shares = {package: unpack(package, pathlib.Path(folder), given(package, options.debs)) for package in packages}
         for row in rows:
             paths += write(row, shares[row["package"]], options.output)
-    sums = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(options.output)}\n"
-        for path in sorted(paths)
-    ]
-    (options.output / "SHA256SUMS").write_text("".join(sums))
+    write_sums(options.output, sorted(paths))
     counts = [sum(path.parent.name == part for path in paths) for part in ("train", "held_out", "test")]
     print(f"{options.output}: {counts[0]} pictures to learn from, {counts[1]} held out, {counts[2]} crops of those")
 
