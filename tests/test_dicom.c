@@ -1,9 +1,9 @@
 /* DICOM through build/libresample-dicom.so: files of our own making, one of every kind that matters
  * and every kind of damage; in tests/data/dicom the same picture compressed by gdcmconv. */
 #include "tests/support/cli.h"
+#include "tests/support/images.h"
 #include "tests/support/mutate.h"
 #include "training/dicom.h"
-#include "training/images.h"
 
 #include <limits.h>
 #include <math.h>
@@ -300,15 +300,6 @@ static struct image_set_options options_of(const char *folder)
         .folder = folder, .channels = 1, .size = ROWS, .held_out_fraction = 0.3, .zoom = 1};
 }
 
-static struct image_set *open_set(const struct image_set_options *options)
-{
-    struct image_set *set;
-    struct status status = {0};
-    if (image_set_open(&set, options, &status))
-        fail_msg("%s", status.message);
-    return set;
-}
-
 static void patients_are_held_out_whole(void **state)
 {
     const char *folder = *state;
@@ -326,7 +317,7 @@ static void patients_are_held_out_whole(void **state)
     write_dicom(folder, "scans/mr.dcm", &kind);
     cli_write_text(folder, "scans/notes", "no picture");
     struct image_set_options options = options_of(path);
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     assert_int_equal(image_set_skipped(set), 1);
     assert_non_null(strstr(image_set_skipped_line(set, 0), "--low and --high"));
     int held_out = image_set_count(set, IMAGES_HELD_OUT);
@@ -357,7 +348,7 @@ static void small_values_can_be_white(void **state)
     struct image_set_options options = options_of(path);
     options.low = 0;
     options.high = 500;
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     image_set_held_out(set, 0, picture);
     for (int i = 0; i < ROWS * ROWS; i++) {
         int value = stored(&kind, 0, 0, i / ROWS * COLUMNS + i % ROWS + 1);

@@ -1,7 +1,7 @@
 /* The pictures of a training: which files are found, how each format is read, which are left out,
  * how they are split, and what is shown of them in which order. */
 #include "tests/support/cli.h"
-#include "training/images.h"
+#include "tests/support/images.h"
 
 #include <limits.h>
 #include <math.h>
@@ -52,15 +52,6 @@ static struct image_set_options plain_options(const char *folder)
         .folder = folder, .channels = 1, .size = SIZE, .held_out_fraction = 0.25, .zoom = 1};
 }
 
-static struct image_set *open_set(const struct image_set_options *options)
-{
-    struct image_set *set;
-    struct status status = {0};
-    if (image_set_open(&set, options, &status))
-        fail_msg("%s", status.message);
-    return set;
-}
-
 static void refuse_set(const struct image_set_options *options, const char *culprit)
 {
     struct image_set *set;
@@ -109,7 +100,7 @@ static double mean_read(const char *folder, int channels, double low, double hig
     options.channels = channels;
     options.low = low;
     options.high = high;
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     assert_int_equal(image_set_count(set, IMAGES_HELD_OUT), 1);
     image_set_held_out(set, 0, picture);
     for (int i = 0; i < SIZE * SIZE; i++)
@@ -179,7 +170,7 @@ static void a_stack_is_many_pictures(void **state)
     for (int channels = 1; channels <= 3; channels += 2) {
         struct image_set_options options = plain_options(in(folder, "stack"));
         options.channels = channels;
-        struct image_set *set = open_set(&options);
+        struct image_set *set = open_images(&options);
         assert_int_equal(count_named(set, "3.npy[2]"), 1);
         assert_int_equal(count_named(set, "5.npy[4]"), 1);
         assert_int_equal(count_named(set, "one.npy"), 1);
@@ -206,7 +197,7 @@ static void what_cannot_be_used_is_listed(void **state)
     cli_write(folder, "bad/readme.txt", "hello", 5);
     cli_write(folder, "bad/.hidden.npy", "hello", 5);
     const struct image_set_options options = plain_options(in(folder, "bad"));
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     assert_int_equal(image_set_count(set, IMAGES_TRAINING), 1);
     assert_int_equal(image_set_count(set, IMAGES_HELD_OUT), 1);
     assert_int_equal(image_set_skipped(set), 6);
@@ -240,7 +231,7 @@ static void bad_folders_are_refused(void **state)
     refuse_set(&options, "--held_out");
     options.folder = in(folder, "split/train");
     options.held_out_folder = in(folder, "split/held_out");
-    image_set_free(open_set(&options));
+    image_set_free(open_images(&options));
     options.memory_limit_bytes = 3 * SIZE * SIZE;
     refuse_set(&options, "--shrink");
     options.memory_limit_bytes = 0;
@@ -267,7 +258,7 @@ static void links_to_folders_are_not_followed(void **state)
     assert_int_equal(symlink("1.npy", in(folder, "links/2.npy")), 0);
     assert_int_equal(symlink("nothing.npy", in(folder, "links/3.npy")), 0);
     const struct image_set_options options = plain_options(in(folder, "links"));
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     assert_int_equal(image_set_count(set, IMAGES_TRAINING) + image_set_count(set, IMAGES_HELD_OUT),
                      3);
     assert_int_equal(image_set_skipped(set), 2);
@@ -310,7 +301,7 @@ static void groups_stay_whole_and_where_they_are(void **state)
         }
     }
     const struct image_set_options options = plain_options(in(folder, "groups"));
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     int held_out = 0;
     for (int group = 0; group < GROUPS; group++) {
         snprintf(name, sizeof name, "patient%02d/", group);
@@ -323,7 +314,7 @@ static void groups_stay_whole_and_where_they_are(void **state)
     image_set_free(set);
     make_folder(folder, "groups/another");
     write_flat(folder, "groups/another/0.npy", SIZE, 0);
-    set = open_set(&options);
+    set = open_images(&options);
     for (int group = 0; group < GROUPS; group++) {
         snprintf(name, sizeof name, "patient%02d/", group);
         assert_int_equal(holds_out(set, name), before[group]);
@@ -349,7 +340,7 @@ static void every_epoch_shows_each_picture_once(void **state)
     write_flat(folder, "judged/0.npy", SIZE, 0);
     struct image_set_options options = plain_options(in(folder, "shown"));
     options.held_out_folder = in(folder, "judged");
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     for (int epoch = 0; epoch < 3; epoch++) {
         bool seen[PICTURES] = {false};
         for (int i = 0; i < PICTURES; i++) {
@@ -390,7 +381,7 @@ static void changes_are_functions_of_seed_and_index(void **state)
     options.rotate_degrees = 20;
     options.zoom = 1.3;
     options.shift = 0.1;
-    struct image_set *set = open_set(&options), *again = open_set(&options);
+    struct image_set *set = open_images(&options), *again = open_images(&options);
     int flipped = 0;
     for (uint64_t index = 0; index < 64; index++) {
         image_set_draw(set, 9, index, a);
@@ -429,7 +420,7 @@ static void colors_are_shuffled(void **state)
     options.held_out_folder = in(folder, "colors_judged");
     options.channels = 3;
     options.shuffle_colors = true;
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     for (uint64_t index = 0; index < DRAWS; index++) {
         image_set_draw(set, 1, index, picture);
         int first = (int)(4 * picture[0]), second = (int)(4 * picture[PLANE]),
@@ -459,7 +450,7 @@ static void shrinking_takes_means(void **state)
     struct image_set_options options = plain_options(in(folder, "large"));
     options.held_out_folder = in(folder, "large_judged");
     options.shrink = SIZE;
-    struct image_set *set = open_set(&options);
+    struct image_set *set = open_images(&options);
     image_set_held_out(set, 0, picture);
     for (int i = 0; i < SIZE * SIZE; i++)
         assert_near(picture[i], 0.3, 1e-6);
