@@ -2,12 +2,12 @@
 
     python bench/tasks.py run --data DATA [--tasks a,b] [--threads N] [--limit N] [--ct MODEL] [--photo MODEL]
     python bench/tasks.py report [--against FILE]
-    python bench/tasks.py sheets --data DATA
+    python bench/tasks.py sheets
 
 DATA holds ct/ and photo/ as tools/data/ct.py and tools/data/photos.py write them. `run` appends one line per picture to
-bench/quality/tasks.jsonl (or --results FILE) and skips what is there already. `report` prints the table: means, and paired
-differences with their standard errors; against the results of other models, theirs too. `sheets` writes build/sheets/TASK.png: truth, measurement's
-baseline and reconstruction of some pictures in rows. Needs numpy, scipy and pillow.
+bench/quality/tasks.jsonl (or --results FILE) and skips what is there already; it keeps the pictures in build/sheets. `report` prints the table: means, and paired
+differences with their standard errors; against the results of other models, theirs too. `sheets` writes build/sheets/TASK.png: truth, baseline
+and reconstruction of six of the pictures that `run` kept, in rows. Needs numpy, scipy and pillow.
 
 Baselines: CT, filtered back-projection with the window (Ram-Lak, Shepp-Logan, cosine, Hamming, Hann, each
 cut off at 1, 0.8, 0.6 or 0.4 of the highest frequency) that is best on training slices; super-resolution, bicubic enlargement; inpainting, the
@@ -26,7 +26,8 @@ import numpy as np
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 RESULTS = os.path.join(ROOT, "bench", "quality", "tasks.jsonl")
-SIDE, TUNING = 128, 12
+SHEETS = os.path.join(ROOT, "build", "sheets")
+SIDE, TUNING, SHEET_ROWS = 128, 12, 6
 
 TASKS = {
     "ct-25": ("ct", "examples/ct/ct_25_views.yaml"),
@@ -197,15 +198,26 @@ def read_results(path):
         return [json.loads(line) for line in file]
 
 
+def keep_row(task, name, pictures):
+    from PIL import Image
+
+    folder = os.path.join(SHEETS, task)
+    os.makedirs(folder, exist_ok=True)
+    row = np.clip((np.concatenate(pictures, axis=2) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+    Image.fromarray(row.transpose(1, 2, 0).squeeze()).save(os.path.join(folder, name.replace("/", "_").rpartition(".")[0] + ".png"))
+
+
 def solve_one(task, path, seed, choice, arguments):
+    name = os.path.basename(os.path.dirname(path)) + "/" + os.path.basename(path)
     with tempfile.TemporaryDirectory() as folder:
         case = Case(folder, task, read_picture(path), seed)
         simple = BASELINES[task][0](case, choice)
         picture, result = case.solve(arguments.ct if TASKS[task][0] == "ct" else arguments.photo, arguments.threads)
-        return {"task": task, "picture": os.path.basename(os.path.dirname(path)) + "/" + os.path.basename(path), "seed": seed,
+        keep_row(task, name, [case.truth, simple, picture])
+        return {"task": task, "picture": name, "seed": seed,
                 "baseline_choice": choice, "baseline_psnr_db": psnr(case.truth, simple), "baseline_ssim": ssim(case.truth, simple),
                 "psnr_db": psnr(case.truth, picture), "ssim": ssim(case.truth, picture),
-                "decoder_evaluations": result["counts"]["decoder_evaluations"], "seconds": result["seconds"]}, case.truth, simple, picture
+                "decoder_evaluations": result["counts"]["decoder_evaluations"], "seconds": result["seconds"]}
 
 
 def run(arguments):
@@ -217,7 +229,7 @@ def run(arguments):
             if name in done:
                 continue
             choice = choice or tune(task, arguments.data)
-            result = solve_one(task, path, seed, choice, arguments)[0]
+            result = solve_one(task, path, seed, choice, arguments)
             with open(arguments.results, "a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{task:20s} {name:24s} baseline {result['baseline_psnr_db']:6.2f} dB  ReSample {result['psnr_db']:6.2f} dB", flush=True)
@@ -266,15 +278,11 @@ def compare(ours, theirs):
 def sheets(arguments):
     from PIL import Image
 
-    os.makedirs(os.path.join(ROOT, "build", "sheets"), exist_ok=True)
     for task in arguments.tasks.split(","):
-        paths = held_out(TASKS[task][0], arguments.data)
-        choice, rows = tune(task, arguments.data), []
-        for index in range(0, len(paths), max(1, len(paths) // 6)):
-            _, truth, simple, picture = solve_one(task, paths[index], index, choice, arguments)
-            rows.append(np.concatenate([truth, simple, picture], axis=2))
-        sheet = np.clip((np.concatenate(rows, axis=1) + 1) * 127.5, 0, 255).astype(np.uint8)
-        Image.fromarray(sheet.transpose(1, 2, 0).squeeze()).save(os.path.join(ROOT, "build", "sheets", task + ".png"))
+        rows = sorted(glob.glob(os.path.join(SHEETS, task, "*.png")))
+        chosen = [np.asarray(Image.open(row)) for row in rows[:: max(1, len(rows) // SHEET_ROWS)][:SHEET_ROWS]]
+        if chosen:
+            Image.fromarray(np.concatenate(chosen)).save(os.path.join(SHEETS, task + ".png"))
 
 
 def main():

@@ -3,7 +3,7 @@
  * start anew, what is written, and what is refused. */
 #include "runtime/array.h"
 #include "tests/support/golden.h"
-#include "training/training.h"
+#include "training/internal.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -243,6 +243,8 @@ static void a_resumed_run_has_the_same_bytes(void **state)
     resumed(&settings);
     settings.quantize_from = 3; /* where it stops */
     resumed(&settings);
+    settings.components = 0.5;
+    resumed(&settings);
     settings_of(&settings, TRAIN_DIFFUSION);
     settings.accumulate = 1;
     resumed(&settings);
@@ -378,6 +380,95 @@ static void the_codes_join(void **state)
     model_close(&model);
 }
 
+/* Covariance of the blocks of 2x2 pixels of the pictures by the formula: each of them as often. */
+static void covariance_of_blocks(double covariance[4][4])
+{
+    enum { DRAWN = 256, BLOCKS = DRAWN * SIDE * SIDE / 4 };
+    float picture[SIDE * SIDE];
+    double mean[4] = {0};
+    const int side = SIDE;
+    for (int index = 0; index < DRAWN; index++) {
+        draw((void *)(uintptr_t)&side, 0, (uint64_t)index, picture);
+        for (int at = 0; at < SIDE * SIDE / 4; at++) {
+            const float *corner = picture + at / (SIDE / 2) * 2 * SIDE + at % (SIDE / 2) * 2;
+            const double block[4] = {corner[0], corner[1], corner[SIDE], corner[SIDE + 1]};
+            for (int i = 0; i < 4; i++) {
+                mean[i] += block[i] / BLOCKS;
+                for (int j = 0; j < 4; j++)
+                    covariance[i][j] += block[i] * block[j] / BLOCKS;
+            }
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            covariance[i][j] -= mean[i] * mean[j];
+}
+
+/* C r, and r.Cr/r.r of it: r's eigenvalue if it is an eigenvector. */
+static double apply(double covariance[4][4], const double *row, double product[4])
+{
+    double numerator = 0, squares = 0;
+    for (int i = 0; i < 4; i++) {
+        product[i] = 0;
+        for (int j = 0; j < 4; j++)
+            product[i] += covariance[i][j] * row[j];
+        numerator += row[i] * product[i];
+        squares += row[i] * row[i];
+    }
+    return numerator / squares;
+}
+
+/* The two strongest eigenvectors, with deviations that are the square roots of theirs. */
+static void components_are_principal(void **state)
+{
+    (void)state;
+    struct run run;
+    struct training_settings settings;
+    double covariance[4][4] = {0}, product[4], eigenvalue[2], variance[2] = {0}, trace = 0;
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    settings.quantize_from = 9;
+    settings.components = 1;
+    begin(&run, &settings);
+    covariance_of_blocks(covariance);
+    for (int k = 0; k < 2; k++) {
+        const double *row = run.training->components.projection + 4 * k;
+        eigenvalue[k] = apply(covariance, row, product);
+        for (int i = 0; i < 4; i++) {
+            assert_true(fabs(product[i] - eigenvalue[k] * row[i]) < 1e-9);
+            variance[k] += row[i] * product[i];
+        }
+    }
+    for (int i = 0; i < 4; i++)
+        trace += covariance[i][i];
+    double rest = trace - eigenvalue[0] - eigenvalue[1];
+    assert_true(eigenvalue[0] > eigenvalue[1] && eigenvalue[1] > rest);
+    assert_true(fabs(variance[0] + variance[1] - 2) < 1e-9);
+    assert_true(fabs(variance[0] / variance[1] - sqrt(eigenvalue[0] / eigenvalue[1])) < 1e-9);
+    end(&run);
+}
+
+/* The encoder learns them while it does not quantise, and is free afterwards. */
+static void latents_are_drawn_to_components(void **state)
+{
+    (void)state;
+    struct run run;
+    struct training_settings settings;
+    settings_of(&settings, TRAIN_AUTOENCODER);
+    settings.fresh = true;
+    settings.quantize_from = 81;
+    settings.components = 2;
+    settings.learning_rate = 2e-3;
+    begin(&run, &settings);
+    struct training_report first = step(&run);
+    steps(&run, 79);
+    struct training_report last = step(&run), after = step(&run);
+    end(&run);
+    print_message("    components: %.3f to %.3f\n", first.components, last.components);
+    assert_true(fabs(last.loss - last.l1 - last.mse - last.components) < 1e-6);
+    assert_true(first.components > 1 && last.components < 0.2 * first.components);
+    assert_true(after.components == 0 && after.codebook > 0);
+}
+
 /* The discriminator's two losses appear with it; without its weight it changes nothing. */
 static void the_discriminator_joins(void **state)
 {
@@ -478,8 +569,13 @@ static void what_cannot_be_trained_is_refused(void **state)
     open_gray(&model, true);
     refuse(&model, &settings, "the discriminator needs 24");
     model_close(&model);
-    settings.part = TRAIN_DIFFUSION;
     settings.adversary = 0;
+    settings.components = 1;
+    open_gray(&model, true);
+    refuse(&model, &settings, "only before the codes join");
+    model_close(&model);
+    settings.part = TRAIN_DIFFUSION;
+    settings.components = 0;
     open_gray(&model, false);
     refuse(&model, &settings, "no weights");
     settings.fresh = true;
@@ -528,6 +624,8 @@ int main(void)
         cmocka_unit_test(new_networks_learn),
         cmocka_unit_test(unused_codes_start_anew),
         cmocka_unit_test(the_codes_join),
+        cmocka_unit_test(components_are_principal),
+        cmocka_unit_test(latents_are_drawn_to_components),
         cmocka_unit_test(the_discriminator_joins),
         cmocka_unit_test(the_model_opens_again),
         cmocka_unit_test(what_cannot_be_trained_is_refused),

@@ -163,6 +163,8 @@ static const struct option options[] = {
      "steps before the discriminator joins (2000)"},
     {"quantize-from", OPTION_INTEGER, AT(quantize_from), TRAINING, "N", 0, MOST_COUNT,
      "autoencoder: steps before the codes join, which are then placed on its latents (0)"},
+    {"components", OPTION_REAL, AT(components), TRAINING, "W", 0, 1e6,
+     "autoencoder: weight of drawing latents to the pictures' components before that (0)"},
     {"restart-every", OPTION_INTEGER, AT(restart_every), TRAINING, "N", 0, MOST_COUNT,
      "autoencoder: steps after which unused codes are placed anew, 0: never (200; finetune 0)"},
     {"variants", OPTION_INTEGER, AT(variants), TRAINING, "N", 1, 10000,

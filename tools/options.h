@@ -51,7 +51,7 @@ struct arguments {
     int64_t shape[3]; /* C,H,W; shape[0] UNSET when absent */
     double ddim_eta, sigma, gamma, ddim_scale, sigma_max, sigma_min;
     double learning_rate, weight_decay, beta1, beta2, clip, ema, l1, mse, codebook, commitment;
-    double adversary;
+    double adversary, components;
     double held_out_share, rotate, zoom, shift, low, high;
     bool use_ema, no_quantize, noiseless, json, help, resume, flip, keep_scale, shuffle_colors;
     int word_count; /* the whole command line, for the record */

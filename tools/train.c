@@ -88,6 +88,7 @@ static void choose_settings(struct trainer *trainer, bool fresh)
     s->adversary = s->part == TRAIN_AUTOENCODER ? real(a->adversary, 0) : 0;
     s->adversary_start = integer(a->adversary_start, s->adversary_start);
     s->quantize_from = integer(a->quantize_from, s->quantize_from);
+    s->components = s->part == TRAIN_AUTOENCODER ? real(a->components, 0) : 0;
     s->restart_every = integer(a->restart_every, s->restart_every);
     s->variants = (int)integer(a->variants, s->variants);
     s->seed = choose_seed(a);

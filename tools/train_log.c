@@ -69,6 +69,8 @@ void train_log_step(FILE *log, const struct training_settings *settings,
     if (settings->part == TRAIN_AUTOENCODER)
         fprintf(log, ",\"l1\":%.9g,\"mse\":%.9g,\"codebook\":%.9g,\"codes_used\":%d", report->l1,
                 report->mse, report->codebook, report->codes_used);
+    if (report->components > 0)
+        fprintf(log, ",\"components\":%.9g", report->components);
     if (report->discriminator > 0)
         fprintf(log, ",\"generator\":%.9g,\"discriminator\":%.9g", report->generator,
                 report->discriminator);
@@ -122,7 +124,8 @@ static int read_series(const char *text, const char *key, struct series *series,
 
 int train_log_draw(const char *save_dir, struct status *status)
 {
-    static const char *const names[] = {"loss", "l1", "mse", "codebook", "discriminator"};
+    static const char *const names[] = {"loss",     "l1",         "mse",
+                                        "codebook", "components", "discriminator"};
     enum { SERIES = sizeof names / sizeof *names };
     char path[TRAIN_PATH_BYTES];
     struct series series[SERIES] = {0};

@@ -41,14 +41,21 @@ struct training {
         struct tape *continuous, *evaluate_continuous; /* before the codes join */
     } tape;
     struct {
-        int picture, latent, index;              /* autoencoder: input, encoder's output, codes */
-        int noisy, time, noise;                  /* diffusion: input, time, target */
-        int loss, l1, mse, codebook;             /* scalars */
-        int control, squared_norm, coefficients; /* of AdamW; of a DDIM step */
-        int output;                              /* of the evaluation */
+        int picture, latent, index; /* autoencoder: input, encoder's output, codes */
+        int components;             /* of the pictures' blocks */
+        int noisy, time, noise;     /* diffusion: input, time, target */
+        int loss, l1, mse, codebook, components_loss; /* scalars */
+        int control, squared_norm, coefficients;      /* of AdamW; of a DDIM step */
+        int output;                                   /* of the evaluation */
     } slot;
     int64_t picture_elements, latent_elements;
     int latent_side;
+
+    struct {
+        int64_t block;      /* numbers of one */
+        double *mean;       /* of blocks, and room for one */
+        double *projection; /* [latent channels, block] */
+    } components;           /* where latents are drawn to them */
 
     struct schedule noise_schedule;
     float *latents; /* diffusion: [latent_count,c,h,w], training ones, then the held-out ones */
@@ -98,6 +105,11 @@ void adversary_forget(struct training *training); /* its gradients */
 
 /* latents.c */
 int training_encode(struct training *training, const char *path, struct status *status);
+
+/* components.c: measured on pictures that the run draws; of the batch in training->pictures */
+int components_open(struct training *training, struct status *status);
+void components_write(const struct training *training);
+void components_free(struct training *training);
 
 /* codes.c */
 int codes_begin(struct training *training, struct status *status);

@@ -42,6 +42,16 @@ static value code_loss(const struct training *training, struct tape *tape, value
     return tape_combine(tape, settings->codebook, of_codes, settings->commitment, of_latent);
 }
 
+static value components_loss(struct training *training, struct tape *tape, value latent)
+{
+    if (!training->slot.components)
+        training->slot.components =
+            program_state(training->program, "components", TYPE_F32, tape_shape(tape, latent));
+    value target = tape_state(tape, training->slot.components);
+    return tape_combine(tape, training->settings.components,
+                        tape_mean_squared_error(tape, latent, target), 0, NO_VALUE);
+}
+
 static void record_autoencoder(struct training *training, struct tape *tape, bool quantized,
                                bool adversarial)
 {
@@ -54,6 +64,10 @@ static void record_autoencoder(struct training *training, struct tape *tape, boo
     value mse = tape_mean_squared_error(tape, output, picture);
     value reconstruction = tape_combine(tape, settings->l1, l1, settings->mse, mse);
     value loss = quantized ? tape_combine(tape, 1, reconstruction, 1, codes) : reconstruction;
+    value components =
+        !quantized && settings->components > 0 ? components_loss(training, tape, latent) : NO_VALUE;
+    if (components != NO_VALUE)
+        loss = tape_combine(tape, 1, loss, 1, components);
     if (adversarial)
         loss = adversary_record(training, picture, output, reconstruction, loss);
     keep(training, tape, &training->slot.latent, "latent", TYPE_F32, latent);
@@ -61,6 +75,7 @@ static void record_autoencoder(struct training *training, struct tape *tape, boo
     keep(training, tape, &training->slot.l1, "l1", TYPE_F32, l1);
     keep(training, tape, &training->slot.mse, "mse", TYPE_F32, mse);
     keep(training, tape, &training->slot.codebook, "codebook loss", TYPE_F32, codes);
+    keep(training, tape, &training->slot.components_loss, "components loss", TYPE_F32, components);
     keep(training, tape, &training->slot.loss, "loss", TYPE_F32, loss);
     record_gradients(training, tape, loss);
 }

@@ -70,6 +70,9 @@ static void describe(const struct training *training, char text[SETTINGS_BYTES])
     if (s->quantize_from > 0)
         used += snprintf(text + used, (size_t)(SETTINGS_BYTES - used), "quantize-from %lld\n",
                          (long long)s->quantize_from);
+    if (s->components > 0)
+        used += snprintf(text + used, (size_t)(SETTINGS_BYTES - used), "components %.9g\n",
+                         s->components);
     if (s->adversary > 0)
         snprintf(text + used, (size_t)(SETTINGS_BYTES - used),
                  "adversary %.9g\nadversary-start %lld\nadversary channels %d\n", s->adversary,

@@ -96,6 +96,10 @@ static int check_model(const struct training *training, struct status *status)
         return status_set(status, STATUS_BAD_INPUT,
                           "the adversary cannot join at step %lld, before the codes do at %lld",
                           (long long)settings->adversary_start, (long long)settings->quantize_from);
+    if (settings->components > 0 && !(settings->quantize_from > 0))
+        return status_set(status, STATUS_BAD_INPUT,
+                          "latents are drawn to components only before the codes join, which do at "
+                          "step 0: say after how many steps (quantize-from)");
     if (settings->adversary > 0 && settings->side < DISCRIMINATOR_LEAST_SIDE)
         return status_set(status, STATUS_BAD_INPUT,
                           "pictures of %lld pixels: the discriminator needs %d at least",
@@ -208,6 +212,8 @@ struct training *training_create(struct model *model, const struct training_sett
     if (settings->part == TRAIN_DIFFUSION &&
         training_encode(training, latents_path, status) != STATUS_OK)
         goto done;
+    if (settings->components > 0 && components_open(training, status) != STATUS_OK)
+        goto done;
     training->program = program_create(settings->kernels, TYPE_F32, settings->threads);
     if (!training->program)
         status_set(status, STATUS_FAILURE, "out of memory for the training");
@@ -235,6 +241,7 @@ void training_free(struct training *training)
     free(training->indices);
     free(training->code_uses);
     free(training->pictures);
+    components_free(training);
     free(training);
 }
 
@@ -257,6 +264,8 @@ static void draw_pictures(struct training *training, uint64_t first)
                               first + (uint64_t)i,
                               training->pictures + i * training->picture_elements);
     program_write_nchw(training->program, training->slot.picture, training->pictures);
+    if (training->settings.components > 0 && !training_quantizes(training))
+        components_write(training);
 }
 
 /* x_t = sqrt(a)*z + sqrt(1 - a)*noise, both of one sample in NCHW. */
@@ -337,6 +346,9 @@ static int run_pass(struct training *training, int pass, struct training_report 
     }
     if (training_quantizes(training))
         report->codebook += share * program_read_scalar(training->program, training->slot.codebook);
+    else if (settings->components > 0)
+        report->components +=
+            share * program_read_scalar(training->program, training->slot.components_loss);
     if (is_adversarial(training)) {
         const struct adversary *adversary = &training->adversary;
         report->generator +=

@@ -32,6 +32,8 @@ struct training_settings {
     int64_t adversary_start;              /* steps before it joins */
     int adversary_channels;               /* of its first layer */
     int64_t quantize_from; /* autoencoder: steps before the codes join, placed on its latents */
+    double components;     /* weight of mean (h - c)^2 before the codes join, c the principal
+                            * components of the latents' blocks of pixels; 0: none */
     int64_t restart_every; /* steps after which codes that none took are placed anew; 0: never */
     int variants;          /* diffusion: augmented latents kept of each picture */
     bool standardize; /* diffusion: the model's scale_factor becomes 1/deviation of the latents */
@@ -60,7 +62,7 @@ struct training_hooks {
 /* What a step did. Losses are means over its passes; those of the other part are 0. */
 struct training_report {
     int64_t step; /* from 1 */
-    double loss, l1, mse, codebook;
+    double loss, l1, mse, codebook, components;
     double generator, discriminator; /* losses of the adversary, once it has joined */
     double gradient_norm, learning_rate;
     int codes_used; /* distinct ones since they were last looked at; 0 for diffusion */
