@@ -2,12 +2,12 @@
 
     python bench/tasks.py run --data DATA [--tasks a,b] [--threads N] [--limit N] [--ct MODEL] [--photo MODEL]
     python bench/tasks.py report [--against FILE]
-    python bench/tasks.py sheets
+    python bench/tasks.py sheets | picture
 
 DATA holds ct/ and photo/ as tools/data/ct.py and tools/data/photos.py write them. `run` appends one line per picture to
 bench/quality/tasks.jsonl (or --results FILE) and skips what is there already; it keeps the pictures in build/sheets. `report` prints the table: means, and paired
 differences with their standard errors; against the results of other models, theirs too. `sheets` writes build/sheets/TASK.png: truth, baseline
-and reconstruction of six of the pictures that `run` kept, in rows. Needs numpy, scipy and pillow.
+and reconstruction of six of the pictures that `run` kept, in rows; `picture` docs/photos.png, one for each task of photographs. Needs numpy, scipy and pillow.
 
 Baselines: CT, filtered back-projection with the window (Ram-Lak, Shepp-Logan, cosine, Hamming, Hann, each
 cut off at 1, 0.8, 0.6 or 0.4 of the highest frequency) that is best on training slices; super-resolution, bicubic enlargement; inpainting, the
@@ -27,7 +27,8 @@ import numpy as np
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), ".."))
 RESULTS = os.path.join(ROOT, "bench", "quality", "tasks.jsonl")
 SHEETS = os.path.join(ROOT, "build", "sheets")
-SIDE, TUNING, SHEET_ROWS = 128, 12, 6
+SIDE, TUNING, SHEET_ROWS, GAP = 128, 12, 6, 8
+SHOWN = {"super-resolution-4": "dogs_1", "inpainting-random": "wine_1", "inpainting-box": "aitzgorri_1", "gaussian-deblurring": "brushes_1"}
 
 TASKS = {
     "ct-25": ("ct", "examples/ct/ct_25_views.yaml"),
@@ -285,9 +286,19 @@ def sheets(arguments):
             Image.fromarray(np.concatenate(chosen)).save(os.path.join(SHEETS, task + ".png"))
 
 
+def picture(arguments):
+    from PIL import Image
+
+    rows = [np.asarray(Image.open(os.path.join(SHEETS, task, f"test_{name}.png"))) for task, name in SHOWN.items()]
+    gap = np.full((SIDE, GAP, 3), 255, np.uint8)
+    pairs = [np.concatenate([rows[i], gap, rows[i + 1]], axis=1) for i in range(0, len(rows), 2)]
+    gap = np.full((GAP, *pairs[0].shape[1:]), 255, np.uint8)
+    Image.fromarray(np.concatenate([pairs[0], gap, pairs[1]])).save(os.path.join(ROOT, "docs", "photos.png"))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("action", choices=["run", "report", "sheets"])
+    parser.add_argument("action", choices=["run", "report", "sheets", "picture"])
     parser.add_argument("--data", default=os.path.join(ROOT, "data"))
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -297,7 +308,7 @@ def main():
     parser.add_argument("--results", default=RESULTS)
     parser.add_argument("--against", help="results of other models on the same pictures")
     arguments = parser.parse_args()
-    {"run": run, "report": report, "sheets": sheets}[arguments.action](arguments)
+    {"run": run, "report": report, "sheets": sheets, "picture": picture}[arguments.action](arguments)
 
 
 main()

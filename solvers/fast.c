@@ -7,12 +7,12 @@
  *            argmin |y - A D(z0)|^2 / (2 sigma_y^2) + |z0 - zhat|^2 / (2 w)
  *     z    = z0 + s_next * noise
  *
- * with g and w in proportion to s^2. At the end the pixels are fitted around the latent's picture
- * until what is left is noise (before them the latent without a prior, where iterations are asked
- * for). Conjugate gradients do all of it: the gradient is one vector-Jacobian product, and the step
- * is exact for the linearisation of A D, which takes one Jacobian-vector product. D does not
- * quantise here, or the energy would have jumps. In the tapes the energy is multiplied by
- * sigma_y^2. */
+ * with g and w in proportion to s^2. At the end the latent's picture gets what it lacks, until what
+ * is left is noise: G u with u near 0 and G a blur (before that the latent moves without a prior,
+ * where iterations are asked for). Conjugate gradients do all of it: the gradient is one
+ * vector-Jacobian product, and the step is exact for the linearisation of A D, which takes one
+ * Jacobian-vector product. D does not quantise here, or the energy would have jumps. In the tapes
+ * the energy is multiplied by sigma_y^2. */
 #include "solvers/resample_internal.h"
 
 #include <math.h>
@@ -31,8 +31,11 @@ enum {
  * matters little. */
 static const double prior_width = 3, pixel_gain = 0.3;
 
-/* Deviation of the last pixels from the decoded picture: about what an autoencoder errs by. */
+/* Deviation of u; of the blur G in pixels, and how far its taps reach: what an autoencoder errs by
+ * is alike in neighbours. */
 static const double autoencoder_error = 0.1;
+static const double error_blur = 0.7;
+enum { ERROR_REACH = 2, ERROR_WIDTH = 2 * ERROR_REACH + 1 };
 
 /* Spacing of the levels, as in Karras et al., "Elucidating the Design Space", eq. 5. */
 static const double level_exponent = 7;
@@ -73,9 +76,19 @@ static value record_energy(struct resample_solver *solver, struct tape *tape, co
 {
     double entries = (double)shape_elements(solver->forward_operator->measurement_shape);
     double elements = (double)shape_elements(tape_shape(tape, variable));
-    value prior = tape_mean_squared_error(tape, variable, solver_read(tape, fit->prior));
+    value center =
+        fit->blurred ? tape_combine(tape, 0, variable, 0, NO_VALUE) : solver_read(tape, fit->prior);
+    value prior = tape_mean_squared_error(tape, variable, center);
     return tape_combine_scaled(tape, tape_combine(tape, entries / 2, data, 0, NO_VALUE), prior,
                                solver_read(tape, solver->slot.level), fit->weight, elements / 2);
+}
+
+/* Prior picture plus the blurred distance from it. */
+static value record_blurred(struct resample_solver *solver, struct tape *tape, value distance)
+{
+    value blurred = tape_tap_filter(tape, distance, solver_read(tape, solver->fast.taps),
+                                    solver_read(tape, solver->fast.tap_weights));
+    return tape_combine(tape, 1, solver_read(tape, solver->fast.last_pixel.prior), 1, blurred);
 }
 
 static void record_stop(struct resample_solver *solver, struct tape *tape, value data)
@@ -94,6 +107,10 @@ static void record_iteration(struct resample_solver *solver, struct fit *fit, co
     struct tape *tape = fit->iteration = program_tape(solver->program, name);
     value variable = solver_read(tape, fit->variable), d = solver_read(tape, fit->direction);
     value search = solver_read(tape, slot->search), image = variable;
+    if (fit->blurred) {
+        image = record_blurred(solver, tape, variable);
+        solver_write(tape, slot->image, image);
+    }
     if (fit->variable == slot->estimate) {
         tape_label(tape, "decoder");
         image = decoder_record(tape, solver->model, variable, false);
@@ -133,6 +150,15 @@ static struct tape *record_encode_change(struct resample_solver *solver)
     return tape;
 }
 
+/* The picture of the last pixels' distance: an iteration writes that of the one before its step. */
+static struct tape *record_last_image(struct resample_solver *solver)
+{
+    struct tape *tape = program_tape(solver->program, "last image");
+    value distance = solver_read(tape, solver->fast.last_pixel.variable);
+    solver_write(tape, solver->slot.image, record_blurred(solver, tape, distance));
+    return tape;
+}
+
 /* loss = that of `image` */
 static struct tape *record_residual(struct resample_solver *solver)
 {
@@ -143,6 +169,26 @@ static struct tape *record_residual(struct resample_solver *solver)
         tape_mean_squared_error(tape, predicted, solver_read(tape, solver->slot.measurement));
     solver_write_result(solver, tape, solver->slot.loss, loss);
     return tape;
+}
+
+static void declare_blur(struct resample_solver *solver)
+{
+    enum { TAPS = ERROR_WIDTH * ERROR_WIDTH };
+    const int64_t places[4] = {1, 1, TAPS, 2}, one_each[4] = {1, 1, 1, TAPS};
+    int32_t taps[2 * TAPS];
+    double weights[TAPS], sum = 0;
+    for (int i = 0; i < TAPS; i++) {
+        int y = i / ERROR_WIDTH - ERROR_REACH, x = i % ERROR_WIDTH - ERROR_REACH;
+        taps[2 * i] = y;
+        taps[2 * i + 1] = x;
+        weights[i] = exp(-(y * y + x * x) / (2 * error_blur * error_blur));
+        sum += weights[i];
+    }
+    for (int i = 0; i < TAPS; i++)
+        weights[i] /= sum;
+    solver->fast.taps = program_constant_i32(solver->program, "blur taps", places, taps);
+    solver->fast.tap_weights =
+        program_constant_real(solver->program, "blur weights", one_each, weights);
 }
 
 void fast_declare_state(struct resample_solver *solver)
@@ -177,6 +223,11 @@ void fast_declare_state(struct resample_solver *solver)
             program_state(program, "pixel gradient", TYPE_F32, solver->image_shape),
         .weight = LEVEL_PIXEL_PRIOR,
     };
+    solver->fast.last_pixel = solver->fast.pixel;
+    solver->fast.last_pixel.blurred = true;
+    solver->fast.last_pixel.variable =
+        program_state(program, "pixel distance", TYPE_F32, solver->image_shape);
+    declare_blur(solver);
 }
 
 void fast_record(struct resample_solver *solver)
@@ -185,12 +236,17 @@ void fast_record(struct resample_solver *solver)
     fast->perturb = record_perturb(solver);
     fast->denoise = record_denoise(solver);
     record_iteration(solver, &fast->pixel, "pixel iteration");
+    record_iteration(solver, &fast->last_pixel, "last pixel iteration");
     record_iteration(solver, &fast->latent, "iteration");
     fast->encode_change = record_encode_change(solver);
     fast->keep_prior =
         solver_record_copy(solver, "keep prior", solver->slot.image, fast->pixel.prior);
     fast->pixel_loop = program_tape(solver->program, "pixel loop");
     tape_while(fast->pixel_loop, fast->pixel.iteration, solver->settings.pixel_iterations);
+    fast->last_pixel_loop = program_tape(solver->program, "last pixel loop");
+    tape_while(fast->last_pixel_loop, fast->last_pixel.iteration,
+               solver->settings.pixel_iterations);
+    fast->last_image = record_last_image(solver);
     fast->level = program_tape(solver->program, "level");
     tape_while(fast->level, fast->latent.iteration, solver->settings.iterations);
     fast->last = program_tape(solver->program, "last");
@@ -412,12 +468,18 @@ static int decode_better(struct run *run, double *loss)
                : STATUS_OK;
 }
 
-/* What the measurement shows and the decoder cannot make; nothing where only noise is left. */
+/* What the measurement shows and the decoder cannot make, first as far as it is smooth; nothing
+ * where only noise is left. */
 static int fit_last_pixels(struct run *run, double *loss)
 {
     struct resample_solver *solver = run->solver;
     struct resample_step step = {0};
+    program_zero(solver->program, solver->fast.last_pixel.variable);
     if (program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
+        run_fit(run, &solver->fast.last_pixel, solver->fast.last_pixel_loop, "final",
+                solver->settings.pixel_iterations, &step) != STATUS_OK ||
+        program_run(solver->program, solver->fast.last_image, NULL, run->status) != STATUS_OK ||
+        program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
         run_fit(run, &solver->fast.pixel, solver->fast.pixel_loop, "final",
                 solver->settings.pixel_iterations, &step) != STATUS_OK ||
         run_tape(run, solver->fast.residual, solver->slot.image, -1) != STATUS_OK)

@@ -23,7 +23,7 @@ void run_count_work(struct run *run)
         int64_t latent_levels =
             settings->latent_levels < settings->levels ? settings->latent_levels : settings->levels;
         run->left[WORK_UNET] = settings->levels;
-        run->left[WORK_PIXEL] = (int64_t)(settings->levels + 1) * settings->pixel_iterations;
+        run->left[WORK_PIXEL] = (int64_t)(settings->levels + 2) * settings->pixel_iterations;
         run->left[WORK_LATENT] = settings->levels + latent_levels * settings->iterations +
                                  settings->final_iterations + 1;
         return;

@@ -59,14 +59,17 @@ struct solver_tapes {
 struct fit {
     int variable, prior, base, direction, previous_gradient;
     int weight;
+    bool blurred; /* the variable is a distance from the prior, blurred */
     struct tape *iteration;
 };
 
 struct fast_tapes {
-    struct fit latent, pixel;
+    struct fit latent, pixel, last_pixel;
+    int taps, tap_weights; /* the last pixels' blur */
     struct tape *perturb;                  /* x = estimate + noise */
     struct tape *denoise;                  /* estimate = prior = E[z0 | x] */
     struct tape *pixel_loop, *level, *last; /* conjugate gradients */
+    struct tape *last_pixel_loop, *last_image; /* of pixels; image of their distance */
     struct tape *keep_prior;                /* of the pixels: image */
     struct tape *encode_change;             /* estimate = prior + what the pixels learnt */
     struct tape *decode_continuous;        /* image = D(estimate) without the quantiser */

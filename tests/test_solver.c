@@ -358,8 +358,8 @@ static void test_fast_counts(void **state)
     settings.sigma = 1e-6;
     solve_short(&settings, &trace, &result);
     assert_int_equal(trace.steps, 6);
-    assert_int_equal(result.optimisations, 5 + 3 + 1 + 1);
-    assert_int_equal(result.iterations, 5 * 12 + 3 * 2 + 4 + 12);
+    assert_int_equal(result.optimisations, 5 + 3 + 1 + 2);
+    assert_int_equal(result.iterations, 5 * 12 + 3 * 2 + 4 + 2 * 12);
     assert_int_equal(result.unet_evaluations, 5);
     assert_int_equal(result.encoder_evaluations, 2 * 5);
     assert_int_equal(result.decoder_evaluations, 5 + 3 * 2 + 4 + 2);
