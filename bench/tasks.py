@@ -208,8 +208,7 @@ def keep_row(task, name, pictures):
     Image.fromarray(row.transpose(1, 2, 0).squeeze()).save(os.path.join(folder, name.replace("/", "_").rpartition(".")[0] + ".png"))
 
 
-def solve_one(task, path, seed, choice, arguments):
-    name = os.path.basename(os.path.dirname(path)) + "/" + os.path.basename(path)
+def solve_one(task, path, name, seed, choice, arguments):
     with tempfile.TemporaryDirectory() as folder:
         case = Case(folder, task, read_picture(path), seed)
         simple = BASELINES[task][0](case, choice)
@@ -230,7 +229,7 @@ def run(arguments):
             if name in done:
                 continue
             choice = choice or tune(task, arguments.data)
-            result = solve_one(task, path, seed, choice, arguments)
+            result = solve_one(task, path, name, seed, choice, arguments)
             with open(arguments.results, "a") as file:
                 file.write(json.dumps(result) + "\n")
             print(f"{task:20s} {name:24s} baseline {result['baseline_psnr_db']:6.2f} dB  ReSample {result['psnr_db']:6.2f} dB", flush=True)

@@ -369,6 +369,16 @@ static int run_fit(struct run *run, const struct fit *fit, struct tape *loop, co
     return run->status->code;
 }
 
+/* The picture becomes the prior, around which the fit moves its variable. */
+static int fit_around_image(struct run *run, const struct fit *fit, struct tape *loop,
+                            const char *stage, struct resample_step *step)
+{
+    struct resample_solver *solver = run->solver;
+    if (program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK)
+        return run->status->code;
+    return run_fit(run, fit, loop, stage, solver->settings.pixel_iterations, step);
+}
+
 /* estimate = prior moved to where the measurement has its pixels. */
 static int fit_pixels(struct run *run, struct resample_step *step)
 {
@@ -376,9 +386,8 @@ static int fit_pixels(struct run *run, struct resample_step *step)
     double since = clock_seconds();
     run->result->decoder_evaluations++;
     if (run_tape(run, solver->fast.decode_continuous, solver->slot.estimate, -1) != STATUS_OK ||
-        program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
-        run_fit(run, &solver->fast.pixel, solver->fast.pixel_loop, "pixel",
-                solver->settings.pixel_iterations, step) != STATUS_OK)
+        fit_around_image(run, &solver->fast.pixel, solver->fast.pixel_loop, "pixel", step) !=
+            STATUS_OK)
         return run->status->code;
     run->result->encoder_evaluations += 2;
     int code = run_tape(run, solver->fast.encode_change, solver->slot.prior, -1);
@@ -475,13 +484,11 @@ static int fit_last_pixels(struct run *run, double *loss)
     struct resample_solver *solver = run->solver;
     struct resample_step step = {0};
     program_zero(solver->program, solver->fast.last_pixel.variable);
-    if (program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
-        run_fit(run, &solver->fast.last_pixel, solver->fast.last_pixel_loop, "final",
-                solver->settings.pixel_iterations, &step) != STATUS_OK ||
+    if (fit_around_image(run, &solver->fast.last_pixel, solver->fast.last_pixel_loop, "final",
+                         &step) != STATUS_OK ||
         program_run(solver->program, solver->fast.last_image, NULL, run->status) != STATUS_OK ||
-        program_run(solver->program, solver->fast.keep_prior, NULL, run->status) != STATUS_OK ||
-        run_fit(run, &solver->fast.pixel, solver->fast.pixel_loop, "final",
-                solver->settings.pixel_iterations, &step) != STATUS_OK ||
+        fit_around_image(run, &solver->fast.pixel, solver->fast.pixel_loop, "final", &step) !=
+            STATUS_OK ||
         run_tape(run, solver->fast.residual, solver->slot.image, -1) != STATUS_OK)
         return run->status->code;
     *loss = program_read_scalar(solver->program, solver->slot.loss);
